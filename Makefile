@@ -1,0 +1,160 @@
+# make            build/bin/train
+# make demo       train on a small data set made here (CIFAR100=DIR: on the real one) and show what came out
+# make test       everything that must hold; ends with "N passed, N failed"
+# make bench      speed by layer, as a share of this machine's measured peak
+# make help       the other targets
+#
+# Variants are separate folders: build/release, build/asan, build/clang. VARIANT=asan make … builds that one.
+
+VARIANT ?= release
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# The one list of what a bare Debian 12 needs.
+PACKAGES_BUILD := gcc g++ make pkg-config libcjson-dev libarchive-dev libpthreadpool-dev libprotobuf-c-dev protobuf-c-compiler libstb-dev zlib1g-dev
+PACKAGES_TEST := libcmocka-dev clang-14 libclang-rt-14-dev python3
+
+VERSION := 0.1.0
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+B := build/$(VARIANT)
+BIN := $(if $(filter release,$(VARIANT)),build/bin,$(B)/bin)
+
+CC := gcc
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wdouble-promotion -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes \
+	-Wwrite-strings -Wpointer-arith -Werror
+CFLAGS := -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fstack-protector-strong -fPIE
+CPPFLAGS := -D_POSIX_C_SOURCE=200809L -D_FORTIFY_SOURCE=2 -I. -I$(B)/gen -isystem /usr/include/stb
+LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+LDLIBS := -larchive -lcjson -lprotobuf-c -lpthreadpool -lz -lm -lpthread
+
+ifeq ($(VARIANT),asan)
+CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -fno-math-errno -fPIE
+CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
+endif
+ifeq ($(VARIANT),clang)
+CC := clang-14
+endif
+ifeq ($(VARIANT),fuzz)
+CC := clang-14
+CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-math-errno -fPIE
+CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
+endif
+ifeq ($(VARIANT),tsan)
+CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=thread -fno-math-errno -fPIE
+CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
+endif
+
+# Objects in the order data passes through them. A new file in a room is found by itself.
+CORE := $(wildcard core/base/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c)
+TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/report/*.c))
+PROTO := $(wildcard train/report/*.proto)
+GENERATED := $(PROTO:%.proto=$(B)/gen/%.pb-c.c)
+OBJECTS := $(CORE:%.c=$(B)/%.o) $(TRAIN:%.c=$(B)/%.o) $(GENERATED:%.c=%.o)
+LIBRARY := $(B)/libsmelt.a
+
+UNIT := $(patsubst test/unit/%.c,$(B)/test/%,$(wildcard test/unit/test_*.c))
+FUZZ := $(patsubst test/fuzz/%.c,build/fuzz/test/%,$(wildcard test/fuzz/fuzz_*.c))
+BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/bench_*.c))
+
+PROGRAMS := $(BIN)/train
+
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-long bench unit-programs fuzz-programs clean
+
+all: $(PROGRAMS)
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
+	@echo "make test-long  slow extras"
+	@echo "make deps       install what the build needs (as root), or say what to install"
+
+# --- what a bare machine lacks ---------------------------------------------------------------------------------------
+
+define need_packages
+	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q '^install ok' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ]; then \
+			echo "installing:" $$missing; \
+			(apt-get install -y --no-install-recommends $$missing || (apt-get update && apt-get install -y --no-install-recommends $$missing)) >build-packages.log 2>&1 \
+				|| { tail -n 5 build-packages.log; echo "apt-get could not install:" $$missing; exit 1; }; rm -f build-packages.log; \
+		else \
+			echo "These packages are missing. As root:"; echo "  apt-get update && apt-get install -y --no-install-recommends" $$missing; exit 1; \
+		fi; \
+	fi
+endef
+
+deps:
+	$(call need_packages,$(PACKAGES_BUILD))
+deps-test: deps
+	$(call need_packages,$(PACKAGES_TEST))
+
+# --- compile ---------------------------------------------------------------------------------------------------------
+
+# Files compiled for one instruction set each; chosen at run time, so only these get such flags.
+$(B)/core/kernels/kernels_avx2.o: CFLAGS += -mavx2 -mfma
+$(B)/core/kernels/kernels_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
+# A multiply and an add may become one instruction in the kernels: their results are defined per instruction set.
+$(B)/core/kernels/%.o: CFLAGS += -ffp-contract=fast
+# Our own code is held to every warning; a library compiled from its header is not ours to mend.
+$(B)/core/format/stb.o: WARNINGS := -w
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -MMD -MP -c $< -o $@
+
+$(B)/core/base/version.o: CPPFLAGS += -DSMELT_VERSION='"$(VERSION)"' -DSMELT_COMMIT='"$(COMMIT)"'
+
+$(B)/gen/%.pb-c.c: %.proto
+	@mkdir -p $(B)/gen
+	protoc-c --c_out=$(B)/gen $<
+$(B)/gen/%.o: $(B)/gen/%.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c $< -o $@
+$(TRAIN:%.c=$(B)/%.o): | $(GENERATED)
+
+$(LIBRARY): $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BIN)/train: $(B)/train/main.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+$(B)/test/%: $(B)/test/unit/%.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+
+$(B)/bench/%: $(B)/test/bench/%.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+build/fuzz/test/fuzz_%: build/fuzz/test/fuzz/fuzz_%.o build/fuzz/libsmelt.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+unit-programs: $(UNIT)
+fuzz-programs: $(FUZZ)
+
+# --- test ------------------------------------------------------------------------------------------------------------
+
+# One runner counts the lines of every test program and prints the totals; see test/README.md.
+test: deps-test
+	@test/run all
+test-unit: deps-test
+	@test/run unit
+test-cli: deps-test
+	@test/run cli
+test-fuzz: deps-test
+	@test/run fuzz
+test-long: deps-test
+	@test/run long
+
+bench: deps
+	@$(MAKE) --no-print-directory $(BENCH)
+	@for program in $(BENCH); do $$program || exit 1; done
+
+clean:
+	rm -rf build
+
+-include $(OBJECTS:.o=.d) $(B)/train/main.d $(wildcard $(B)/test/unit/*.d $(B)/test/bench/*.d $(B)/test/fuzz/*.d)

@@ -1,0 +1,104 @@
+/* threads.c: see threads.h. */
+#define _GNU_SOURCE /* sched_getaffinity, CPU_COUNT_S */
+#include "core/base/threads.h"
+
+#include <pthreadpool.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct threads {
+	pthreadpool_t pool;
+};
+
+static unsigned affinity_count(void)
+{
+	/* The kernel may know more processors than cpu_set_t has bits: ask with growing sets. */
+	for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
+		cpu_set_t *set = CPU_ALLOC((size_t)cpus);
+		if (set == NULL)
+			return 1;
+		size_t bytes = CPU_ALLOC_SIZE((size_t)cpus);
+		int result = sched_getaffinity(0, bytes, set);
+		int count = result == 0 ? CPU_COUNT_S(bytes, set) : 0;
+		CPU_FREE(set);
+		if (count > 0)
+			return (unsigned)count;
+	}
+	return 1;
+}
+
+/* Whole cores that quota and period allow, or 0 when there is no limit. */
+static unsigned quota_cores(double quota, double period)
+{
+	if (quota <= 0 || period <= 0)
+		return 0;
+	double cores = quota / period;
+	return cores < 1 ? 1 : (unsigned)(cores + 0.5);
+}
+
+static unsigned cgroup_cores(void)
+{
+	double quota = 0, period = 0;
+	FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+	if (file != NULL) {
+		int fields = fscanf(file, "%lf %lf", &quota, &period); /* "max 100000" has no number in front */
+		fclose(file);
+		return fields == 2 ? quota_cores(quota, period) : 0;
+	}
+	file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re");
+	if (file == NULL)
+		return 0;
+	int fields = fscanf(file, "%lf", &quota);
+	fclose(file);
+	file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "re");
+	if (file == NULL)
+		return 0;
+	fields += fscanf(file, "%lf", &period);
+	fclose(file);
+	return fields == 2 ? quota_cores(quota, period) : 0;
+}
+
+unsigned threads_available(void)
+{
+	unsigned affinity = affinity_count(), quota = cgroup_cores();
+	return quota != 0 && quota < affinity ? quota : affinity;
+}
+
+enum status threads_open(unsigned count, struct threads **threads)
+{
+	if (count == 0)
+		count = threads_available();
+	struct threads *made = malloc(sizeof *made);
+	if (made == NULL)
+		return FAIL(ST_MEMORY, "no memory for a thread pool");
+	made->pool = pthreadpool_create(count);
+	if (made->pool == NULL) {
+		free(made);
+		return FAIL(ST_MEMORY, "a pool of %u threads cannot be made", count);
+	}
+	*threads = made;
+	return ST_OK;
+}
+
+void threads_close(struct threads *threads)
+{
+	if (threads == NULL)
+		return;
+	pthreadpool_destroy(threads->pool);
+	free(threads);
+}
+
+unsigned threads_count(const struct threads *threads)
+{
+	return (unsigned)pthreadpool_get_threads_count(threads->pool);
+}
+
+void threads_run(struct threads *threads, void (*task)(void *context, size_t i), void *context, size_t count)
+{
+	if (count == 1)
+		task(context, 0);
+	else if (count > 1)
+		pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS);
+}
