@@ -1,0 +1,24 @@
+/* step.h: one training step and one evaluation step, written out over the network table on any backend. */
+#pragma once
+
+#include "core/backend/backend.h"
+
+/* What runs where; all lent. */
+struct machine {
+	const struct backend *backend;
+	struct backend_state *state;
+	const struct network *network;
+};
+
+/* One SGD step on samples[0..n): gather, forward, backward, clip, update. gradient_clip_norm 0: no clipping; otherwise gradients
+ * are scaled so that their common L2 norm is at most this (torch.nn.utils.clip_grad_norm_). Counters gain n images. */
+enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
+	float label_smoothing, double gradient_clip_norm, const struct update *update);
+
+/* Forward only, with running statistics of `which`. Counters gain n images. */
+enum status step_evaluate(const struct machine *machine, const struct images *images, const struct sample *samples, int n, enum which which);
+
+/* The two halves of step_train, for tests: forward leaves loss and logits, backward leaves gradients. */
+enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
+	float label_smoothing, bool training, enum which which);
+enum status step_backward(const struct machine *machine);
