@@ -52,7 +52,8 @@ int status_exit_code(enum status status);
 /* Prints the broken condition and aborts. Use through MUST. */
 void must_fail(const char *condition, const char *file, int line) __attribute__((noreturn));
 
-#define FAIL(...) status_fail(__VA_ARGS__)
+/* The status is spelled out so that the compiler, too, knows that the caller got a failure. */
+#define FAIL(status, ...) (status_fail((status), __VA_ARGS__), (status))
 
 /* Forwards a failure to the caller. */
 #define TRY(call) \
