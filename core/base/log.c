@@ -10,10 +10,16 @@
 #include <unistd.h>
 
 static enum log_level level_min = LOG_INFO;
+static const char *_Atomic erase;
 
 void log_level_set(enum log_level level)
 {
 	level_min = level;
+}
+
+void log_erase_set(const char *bytes)
+{
+	erase = bytes;
 }
 
 void log_line(enum log_level level, const char *format, ...)
@@ -21,16 +27,21 @@ void log_line(enum log_level level, const char *format, ...)
 	static const char *const words[] = {"debug: ", "", "warning: ", "error: "};
 	if (level < level_min)
 		return;
-	char raw[LOG_LINE_BYTES_MAX], line[LOG_LINE_BYTES_MAX];
+	enum { ERASE_BYTES_MAX = 16 };
+	int fd = level >= LOG_WARNING ? STDERR_FILENO : STDOUT_FILENO;
+	char raw[LOG_LINE_BYTES_MAX], line[ERASE_BYTES_MAX + LOG_LINE_BYTES_MAX];
+	const char *before = erase;
+	size_t length = 0;
+	if (before != NULL && isatty(fd))
+		length = (size_t)snprintf(line, ERASE_BYTES_MAX, "%s", before);
 	int used = snprintf(raw, sizeof raw, "%s", words[level]);
 	va_list arguments;
 	va_start(arguments, format);
 	vsnprintf(raw + used, sizeof raw - (size_t)used, format, arguments);
 	va_end(arguments);
-	text_printable(raw, line, sizeof line - 1);
-	size_t length = strlen(line);
+	text_printable(raw, line + length, LOG_LINE_BYTES_MAX - 1);
+	length += strlen(line + length);
 	line[length++] = '\n';
-	int fd = level >= LOG_WARNING ? STDERR_FILENO : STDOUT_FILENO;
 	for (size_t done = 0; done < length;) {
 		ssize_t n = write(fd, line + done, length - done);
 		if (n < 0 && errno == EINTR)

@@ -12,6 +12,10 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
 /* Lines below this level are dropped; LOG_INFO at start. Set once, before threads start. */
 void log_level_set(enum log_level level);
 
+/* What is written before each line that goes to a terminal, to erase a line that renews itself there (train/report/progress.h); NULL,
+ * as at start: nothing. `bytes` must stay valid until the next call. */
+void log_erase_set(const char *bytes);
+
 /* A line "warning: …" (LOG_INFO lines carry no word in front). */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
