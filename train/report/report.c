@@ -192,7 +192,7 @@ static void end_print(const struct report *report, enum status final)
 	char took[DURATION_BYTES], number[NUMBER_BYTES];
 	struct text line = {0};
 	duration_write(progress_seconds(&report->progress), took);
-	enum status status = text_printf(&line, "%s after step %" PRId64 " and %" PRId64 " epochs, %s here",
+	enum status status = text_printf(&line, "%s at step %" PRId64 ", %" PRId64 " whole epochs, after %s",
 		final == ST_OK ? "finished" : final == ST_STOPPED ? "stopped" : "failed", report->steps_done, report->epochs_done, took);
 	if (status == ST_OK && report->best_epoch > 0) {
 		number_plain(100 * report->best_accuracy, number);
