@@ -141,6 +141,15 @@ build/fuzz/test/fuzz_%: build/fuzz/test/fuzz/fuzz_%.o build/fuzz/libsmelt.a
 unit-programs: $(UNIT)
 fuzz-programs: $(FUZZ)
 
+# --- try -------------------------------------------------------------------------------------------------------------
+
+demo: deps
+	@echo "building (a minute or two the first time)"
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all $(B)/demo_pictures
+	@test/demo/demo $(BIN)/train $(B)/demo_pictures '$(CIFAR100)'
+data:
+	@test/demo/data build/data
+
 # --- test ------------------------------------------------------------------------------------------------------------
 
 # One runner counts the lines of every test program and prints the totals; see test/README.md.
