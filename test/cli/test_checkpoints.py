@@ -227,6 +227,18 @@ def finished():
         expect_equal([line for line in result.lines if line.startswith("[step]")], [], "steps of a finished job")
 
 
+@test("83b", "a job that max_steps ended goes on when the limit is lifted")
+def larger_budget():
+    with Job(RUN, max_steps="6") as job:
+        job.run().expect_success()
+        job.restart()
+        job.set(**RUN)
+        job.hyperparameters({k: v for k, v in job.settings.items() if k != "max_steps"})
+        result = job.run().expect_success()
+        expect_match(RESUMED, result.text, "resume line")
+        expect(job.checkpoints()[-1].endswith("000000012.safetensors"), f"not trained to the end: {job.checkpoints()}")
+
+
 @test(84, "a checkpoint of another network is refused with both descriptions")
 def other_network():
     with Job(RUN, epochs="1") as job:
