@@ -17,7 +17,7 @@
 
 struct report {
 	bool speaks;
-	int64_t log_every_steps, steps_total, resumed_step;
+	int64_t log_every_steps, steps_total;
 	struct progress progress;
 	struct history history;
 	struct metrics_file metrics_file;
@@ -49,7 +49,7 @@ enum status report_open(const struct report_config *config, struct report **repo
 	made->speaks = config->rank == 0;
 	made->log_every_steps = config->log_every_steps;
 	made->steps_total = config->steps_total;
-	made->resumed_step = made->steps_done = config->resumed_step;
+	made->steps_done = config->resumed_step;
 	if (made->speaks) {
 		enum status status = history_open(&made->history, config->data_directory, config->resumed_step);
 		if (status != ST_OK) {
