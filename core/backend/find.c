@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static const struct backend *const backends[] = {&backend_ref};
+static const struct backend *const backends[] = {&backend_cpu, &backend_ref};
 
 enum status backend_find(const char *name, const struct backend **backend)
 {

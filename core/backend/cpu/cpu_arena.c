@@ -1,0 +1,68 @@
+/* cpu_arena.c: torchvision's layout outside, packed inside.
+ *
+ * In: host arenas, or packed ones. Out: the other. Both are permutations within each tensor, so offsets agree. */
+#include "core/backend/cpu/cpu_backend.h"
+
+#include <string.h>
+
+struct work {
+	const struct params_layout *layout;
+	const float *from;
+	float *to;
+	bool pack;
+};
+
+/* (K, C, taps) ↔ (K/32, taps, C, 32). */
+static void convolution_permute(const struct param *param, const float *from, float *to, bool pack)
+{
+	size_t K = (size_t)param->shape[0], C = (size_t)param->shape[1], taps = (size_t)(param->shape[2] * param->shape[3]);
+	for (size_t kt = 0; kt < K / TILE_CHANNELS; kt++)
+		for (size_t tap = 0; tap < taps; tap++)
+			for (size_t c = 0; c < C; c++)
+				for (size_t k = 0; k < TILE_CHANNELS; k++) {
+					size_t host = ((kt * TILE_CHANNELS + k) * C + c) * taps + tap, packed = ((kt * taps + tap) * C + c) * TILE_CHANNELS + k;
+					if (pack)
+						to[packed] = from[host];
+					else
+						to[host] = from[packed];
+				}
+}
+
+static void param_permute(void *context, size_t index)
+{
+	const struct work *work = context;
+	const struct param *param = &work->layout->all[index];
+	if (param->kind == PARAM_CONVOLUTION)
+		convolution_permute(param, work->from + param->offset, work->to + param->offset, work->pack);
+	else if (!param_is_buffer(param))
+		memcpy(work->to + param->offset, work->from + param->offset, param->count * sizeof *work->to);
+}
+
+void arena_pack(struct backend_state *state, const float *host, float *packed)
+{
+	struct work work = {state->config.layout, host, packed, true};
+	threads_run(state->config.threads, param_permute, &work, (size_t)work.layout->count);
+}
+
+void arena_unpack(struct backend_state *state, const float *packed, float *host)
+{
+	struct work work = {state->config.layout, packed, host, false};
+	threads_run(state->config.threads, param_permute, &work, (size_t)work.layout->count);
+}
+
+void tensor_unpack(const struct backend_state *state, int tensor, const float *from, float *values)
+{
+	const struct tensor_shape *shape = &state->config.network->tensors[tensor];
+	size_t C = (size_t)shape->C, H = (size_t)shape->H, W = (size_t)shape->W;
+	for (size_t n = 0; n < state->n; n++)
+		for (size_t c = 0; c < C; c++)
+			for (size_t h = 0; h < H; h++)
+				for (size_t w = 0; w < W; w++) {
+					size_t block = n / TILE_IMAGES, image = n % TILE_IMAGES, at;
+					if (tensor == 0)
+						at = ((block * H + h) * TILE_IMAGES + image) * state->image_row + (w + state->image_padding) * IMAGE_CHANNELS + c;
+					else
+						at = pixel_offset(shape, block, h, w) + c / TILE_CHANNELS * TILE_FLOATS + image * TILE_CHANNELS + c % TILE_CHANNELS;
+					*values++ = from[at];
+				}
+}
