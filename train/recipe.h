@@ -3,17 +3,16 @@
 
 #include <stddef.h>
 
-/* name, word, what it is for (README and --help) */
 #define RECIPE_LIST(X) \
-	X(RECIPE_NONE, "none", "the defaults of the table") \
-	X(RECIPE_SEED, "seed", "fine-tuning as a plain PyTorch job does it: 7x7 stem, pretrained weights when given, 5 epochs") \
-	X(RECIPE_ACCURATE, "accurate", "the best accuracy: 200 epochs, mixing, average of weights") \
-	X(RECIPE_FAST10, "fast10", "10 epochs from scratch") \
-	X(RECIPE_FAST20, "fast20", "20 epochs from scratch") \
-	X(RECIPE_FAST50, "fast50", "50 epochs from scratch")
+	X(RECIPE_NONE, "none") \
+	X(RECIPE_SEED, "seed") \
+	X(RECIPE_ACCURATE, "accurate") \
+	X(RECIPE_FAST10, "fast10") \
+	X(RECIPE_FAST20, "fast20") \
+	X(RECIPE_FAST50, "fast50")
 
 enum recipe {
-#define X(name, word, purpose) name,
+#define X(name, word) name,
 	RECIPE_LIST(X)
 #undef X
 	RECIPE_COUNT
@@ -28,4 +27,5 @@ struct recipe_row {
 /* All rows of all bundles. Constant. */
 const struct recipe_row *recipe_rows(size_t *count);
 const char *recipe_word(enum recipe recipe);
+/* What it is for: one line for --help and the README. */
 const char *recipe_purpose(enum recipe recipe);

@@ -48,13 +48,10 @@ enum optimizer { OPTIMIZER_LIST(SETTING_CONSTANT) };
 #define ARTIFACT_LIST(X) X(ARTIFACT_SAFETENSORS, "safetensors") X(ARTIFACT_PTH, "pth")
 enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 
-/* Constants that belong to other headers. */
+/* Constants that belong to other headers (those of `recipe` are RECIPE_LIST). */
 #define FLIP_LIST(X) X(FLIP_NONE, "none") X(FLIP_RANDOM, "random") X(FLIP_ALTERNATING, "alternating")
 #define PADDING_MODE_LIST(X) X(PADDING_REFLECT, "reflect") X(PADDING_ZERO, "zero")
 #define LOG_LEVEL_LIST(X) X(LOG_DEBUG, "debug") X(LOG_INFO, "info") X(LOG_WARNING, "warning") X(LOG_ERROR, "error")
-#define SETTING_RECIPE_LIST(X) \
-	X(RECIPE_NONE, "none") X(RECIPE_SEED, "seed") X(RECIPE_ACCURATE, "accurate") X(RECIPE_FAST10, "fast10") X(RECIPE_FAST20, "fast20") \
-		X(RECIPE_FAST50, "fast50")
 
 /* --- the table -------------------------------------------------------------------------------------------------------- */
 
@@ -68,13 +65,13 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
  *
  * `part`: MATHS when the value decides what the run computes (it is then part of the fingerprint), else RUNNING. */
 #define SETTINGS_TABLE(INTEGER, LONG, REAL, FLAG, WORD, WORDS, TEXT, INTEGERS) \
-	WORD(recipe, "none", SETTING_RECIPE_LIST, RUNNING, "", "bundle of values for what is not given here") \
+	WORD(recipe, "none", RECIPE_LIST, RUNNING, "", "bundle of values for what is not given here") \
 	INTEGER(epochs, "30", 1, 10000, NULL, MATHS, "num_epochs max_epochs n_epochs", "passes over the training images") \
 	INTEGER(batch_size, "128", 2, 65536, NULL, MATHS, "mini_batch_size train_batch_size global_batch_size", "images of one step, all devices together") \
-	INTEGER(batch_size_per_device, "0", 2, 65536, "not used", MATHS, "per_device_batch_size per_device_train_batch_size", \
+	INTEGER(batch_size_per_device, "0", 2, 65536, "not used", RUNNING, "per_device_batch_size per_device_train_batch_size", \
 		"images of one step on each device, in place of batch_size") \
 	WORD(optimizer, "sgd", OPTIMIZER_LIST, MATHS, "", "how weights are updated") \
-	REAL(lr, "0.1", 0, 100, NULL, MATHS, "learning_rate base_lr max_lr", "learning rate at its highest") \
+	REAL(lr, "0.1", 0, 100, NULL, MATHS, "learning_rate max_lr", "learning rate at its highest") \
 	WORD(lr_schedule, "cosine", LR_SCHEDULE_LIST, MATHS, "lr_scheduler schedule scheduler lr_scheduler_type", \
 		"course of the learning rate after the warm-up, changed every step (step: every epoch)") \
 	REAL(lr_min, "0", 0, 100, NULL, MATHS, "min_lr eta_min", "learning rate at the end of cosine and linear") \
@@ -87,7 +84,7 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	FLAG(decay_norm_and_bias, "false", MATHS, "", "weight_decay on batch norms and biases too, as PyTorch does when not told otherwise") \
 	REAL(norm_bias_lr_scale, "1", 0, 1000, NULL, MATHS, "", "learning rate of batch-norm biases as a multiple of lr") \
 	FLAG(zero_gamma, "false", MATHS, "zero_init_residual", "the last batch norm of each block starts at 0, so that blocks start as identities") \
-	REAL(gradient_clip_norm, "0", 1e-6, 1e6, "off", MATHS, "gradient_clip_val clip_grad_norm max_grad_norm clip_gradient", \
+	REAL(gradient_clip_norm, "0", 0.0001, 1e6, "off", MATHS, "gradient_clip_val clip_grad_norm max_grad_norm", \
 		"largest L2 norm of all gradients together; larger ones are scaled down") \
 	REAL(label_smoothing, "0", 0, 0.9, NULL, MATHS, "", "share of the target spread evenly over the classes; not on mixed batches") \
 	REAL(ema_decay, "0", 0.5, 0.999999, "off", MATHS, "", "keep a moving average of the weights, this much of it kept each step") \
@@ -96,11 +93,11 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	REAL(mix_probability, "1", 0, 1, NULL, MATHS, "mix_prob", "share of the batches that are mixed, if mixup or cutmix is on") \
 	INTEGER(crop_padding, "4", 0, 64, NULL, MATHS, "random_crop_padding", "random crop after padding by this many pixels") \
 	WORD(padding_mode, "reflect", PADDING_MODE_LIST, MATHS, "", "what lies outside of the image when it is cropped or rotated") \
-	WORD(flip, "random", FLIP_LIST, MATHS, "horizontal_flip", "mirror images left to right; alternating: each one every other epoch") \
+	WORD(flip, "random", FLIP_LIST, MATHS, "", "mirror images left to right; alternating: each one every other epoch") \
 	REAL(rotation_degrees, "0", 0, 180, NULL, MATHS, "random_rotation rotation", "random rotation by up to this angle either way") \
 	REAL(random_erase, "0", 0, 1, NULL, MATHS, "random_erasing", "probability of erasing a random rectangle of an image") \
 	INTEGER(cutout, "0", 1, 512, "off", MATHS, "", "side of a square erased at a random place of each image, in pixels") \
-	FLAG(drop_last, "true", MATHS, "", "leave out the last, smaller batch of an epoch; its images come earlier in the next one") \
+	FLAG(drop_last, "true", MATHS, "", "leave out the last, smaller batch of an epoch") \
 	LONG(seed, "0", 0, 9007199254740991, NULL, MATHS, "random_seed random_state", "equal seeds give equal runs") \
 	INTEGER(num_layers, "34", 34, 34, NULL, MATHS, "", "depth of the network") \
 	WORD(stem, "auto", STEM_CHOICE_LIST, MATHS, "", "first layers: imagenet 7x7 and pool, cifar 3x3; auto: imagenet with pretrained weights, else cifar") \
@@ -113,11 +110,11 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	INTEGER(early_stopping_patience, "0", 1, 10000, "off", MATHS, "patience", "stop after this many epochs without a better early_stopping_metric") \
 	WORD(early_stopping_metric, "accuracy", STOPPING_METRIC_LIST, MATHS, "", "what early stopping watches, on the validation images") \
 	LONG(max_steps, "0", 1, 9007199254740991, "no limit", RUNNING, "", "stop cleanly after this many steps of the whole run") \
-	LONG(max_seconds, "0", 1, 31536000, "no limit", RUNNING, "max_run max_time", "stop cleanly after this many seconds of this process") \
-	WORD(backend, "auto", BACKEND_CHOICE_LIST, MATHS, "device accelerator", "what computes; ref is slow, in double precision, for checks") \
+	LONG(max_seconds, "0", 1, 31536000, "no limit", RUNNING, "max_time", "stop cleanly after this many seconds of this process") \
+	WORD(backend, "auto", BACKEND_CHOICE_LIST, RUNNING, "device accelerator", "what computes; ref is slow, in double precision, for checks") \
 	WORD(precision, "auto", PRECISION_LIST, MATHS, "", "of activations; the cpu backend computes in fp32") \
 	INTEGER(devices, "0", 1, 1024, "auto", RUNNING, "num_devices num_gpus", "devices of this host to use") \
-	INTEGER(threads, "0", 1, 1024, "auto", RUNNING, "num_threads num_workers", "threads of the cpu backend; auto: the cores that this process may use") \
+	INTEGER(threads, "0", 1, 1024, "auto", RUNNING, "num_threads", "threads of the cpu backend; auto: the cores that this process may use") \
 	FLAG(sync_bn, "false", MATHS, "sync_batchnorm", "batch-norm statistics over all devices; one device does so anyway") \
 	FLAG(deterministic, "true", RUNNING, "", "only algorithms that give the same bits each time; the cpu backend has no others") \
 	INTEGER(checkpoint_every_epochs, "1", 1, 10000, "off", RUNNING, "checkpoint_frequency", "epochs between checkpoints") \

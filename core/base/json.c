@@ -355,6 +355,10 @@ enum status json_write_end_all(struct json_writer *writer)
 
 void json_number_text(double value, char text[JSON_NUMBER_BYTES])
 {
+	if (value == floor(value) && fabs(value) < 1e15) {
+		snprintf(text, JSON_NUMBER_BYTES, "%.0f", value); /* 1000000, not 1e+06 */
+		return;
+	}
 	for (int digits = 1; digits <= 17; digits++) {
 		snprintf(text, JSON_NUMBER_BYTES, "%.*g", digits, value);
 		if (strtod(text, NULL) == value)

@@ -67,9 +67,17 @@ int status_exit_code(enum status status)
 	return statuses[status].exit_code;
 }
 
+static char broken[512];
+
 void must_fail(const char *condition, const char *file, int line)
 {
-	fprintf(stderr, "%s:%d: broken promise: %s\n", file, line, condition);
+	snprintf(broken, sizeof broken, "%s:%d: broken promise: %s", file, line, condition);
+	fprintf(stderr, "%s\n", broken);
 	fflush(stderr);
 	abort();
+}
+
+const char *must_message(void)
+{
+	return broken;
 }

@@ -51,6 +51,8 @@ int status_exit_code(enum status status);
 
 /* Prints the broken condition and aborts. Use through MUST. */
 void must_fail(const char *condition, const char *file, int line) __attribute__((noreturn));
+/* What must_fail printed, for a handler of SIGABRT; "" before. At most 511 bytes. */
+const char *must_message(void);
 
 /* The status is spelled out so that the compiler, too, knows that the caller got a failure. */
 #define FAIL(status, ...) (status_fail((status), __VA_ARGS__), (status))

@@ -1,0 +1,24 @@
+/* stop.h: being asked to stop.
+ *
+ * SIGTERM (StopTrainingJob, a spot interruption, MaxRuntime) and SIGINT set a flag that loops poll between steps; the platform
+ * kills after 120 seconds. System calls that wait return EINTR, so nothing has to be polled while blocked. */
+#pragma once
+
+#include "core/base/status.h"
+
+#include <stdbool.h>
+
+/* Installs the handlers, also as process 1 (where the kernel drops signals that have none). From here on SIGPIPE and SIGHUP are ignored
+ * (a log that nobody reads is no reason to die) and so is SIGXFSZ (a file-size limit shows as a failed write). Once, before threads
+ * start. ST_INTERNAL. */
+enum status stop_install(void);
+
+/* True after the first signal: finish the step, write checkpoint and model, end with ST_STOPPED. Any thread. */
+bool stop_requested(void);
+/* True after the second: leave as fast as possible; what is not written yet is lost. Any thread. */
+bool stop_now(void);
+/* "SIGTERM", "SIGINT", or "" before any. */
+const char *stop_signal(void);
+
+/* Waits up to `seconds`, or until a stop is requested; true if it is. */
+bool stop_wait(double seconds);
