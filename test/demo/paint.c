@@ -37,7 +37,8 @@ struct object {
 	double radius, period, phase; /* pixels */
 };
 
-_Static_assert((int)PAINT_CLASSES == (int)CIFAR100_CLASSES && (int)PAINT_COARSE_CLASSES == COLOURS * SHAPES, "a coarse class is a colour and a shape");
+_Static_assert((int)PAINT_CLASSES == (int)CIFAR100_CLASSES, "the classes are laid on CIFAR-100's labels");
+_Static_assert((int)PAINT_COARSE_CLASSES == COLOURS * SHAPES, "a coarse class is a colour and a shape");
 
 unsigned paint_coarse(unsigned fine)
 {

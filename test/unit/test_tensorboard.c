@@ -186,8 +186,8 @@ static void assert_text(struct span bytes, const char *text)
 }
 
 /* Field numbers as TensorBoard has them. */
-enum { EVENT_WALL_TIME = 1, EVENT_STEP = 2, EVENT_VERSION = 3, EVENT_SUMMARY = 5, EVENT_SESSION = 7, SUMMARY_VALUE = 1, VALUE_TAG = 1, VALUE_SIMPLE = 2,
-	VALUE_IMAGE = 4, VALUE_HISTOGRAM = 5 };
+enum { EVENT_WALL_TIME = 1, EVENT_STEP = 2, EVENT_VERSION = 3, EVENT_SUMMARY = 5, EVENT_SESSION = 7, SUMMARY_VALUE = 1 };
+enum { VALUE_TAG = 1, VALUE_SIMPLE = 2, VALUE_IMAGE = 4, VALUE_HISTOGRAM = 5 };
 
 static void test_the_checksum_is_castagnolis(void **state)
 {

@@ -17,7 +17,7 @@ enum status sheet_build(const uint8_t *images, size_t count, int size, size_t co
 	size_t side = (size_t)size, side_drawn = side * (size_t)scale, rows = (count + columns - 1) / columns;
 	size_t width = columns * (side_drawn + GAP) + GAP, height = rows * (side_drawn + GAP) + GAP;
 	if (width > SHEET_SIDE_MAX || height > SHEET_SIDE_MAX)
-		return FAIL(ST_MEMORY, "a sheet of %zu pictures would be %zu × %zu pixels, at most %d × %d", count, width, height, SHEET_SIDE_MAX, SHEET_SIDE_MAX);
+		return FAIL(ST_MEMORY, "a sheet of %zu pictures would be %zu × %zu pixels, at most %d a side", count, width, height, SHEET_SIDE_MAX);
 	uint8_t *planes = malloc(3 * height * width);
 	if (planes == NULL)
 		return FAIL(ST_MEMORY, "no memory for a sheet of %zu × %zu pixels", width, height);
