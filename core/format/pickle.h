@@ -52,6 +52,9 @@ void pickle_free(struct pickle *pickle);
 /* The unpickled object. Nodes live as long as the pickle. */
 const struct pickle_node *pickle_root(const struct pickle *pickle);
 
+/* The i-th persistent id of the file, in file order; NULL past the last. */
+const struct pickle_node *pickle_persistent(const struct pickle *pickle, size_t i);
+
 enum pickle_kind pickle_kind(const struct pickle_node *node);
 /* "dict", "text" …, for messages. */
 const char *pickle_kind_name(enum pickle_kind kind);
