@@ -46,3 +46,5 @@ enum status channels_find(const struct opt_ml *opt_ml, struct channels *channels
 
 /* The channel of a role, or NULL. */
 const struct channel *channels_of(const struct channels *channels, enum channel_role role);
+/* The same, and ST_DATA with the names that were looked for when there is none. */
+enum status channels_require(const struct channels *channels, enum channel_role role, const struct channel **channel);

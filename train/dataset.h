@@ -26,7 +26,7 @@ struct dataset_request {
 };
 
 struct dataset {
-	struct images train;      /* count ≥ 1 unless the training channel is sharded */
+	struct images train;      /* of every class at least one, unless the channel is sharded */
 	struct images validation; /* count 0: there is none */
 	struct images test;
 	int classes;
@@ -34,7 +34,7 @@ struct dataset {
 	uint64_t fingerprint;     /* of train and validation: pixels and labels in order, whatever they were packed in */
 	bool sharded;             /* this host has a part of the training images; others have the rest */
 	const char *kind;         /* "CIFAR-100", "CIFAR-10", "folders of pictures", "numbered pictures" */
-	const char *validation_source; /* "validation channel", "split", …, "none" */
+	const char *validation_source; /* "validation channel", "split of the training images", …, "none" */
 };
 
 /* Reads everything. Where validation images come from, the first that is there: the validation channel; `val` in the training channel

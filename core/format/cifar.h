@@ -9,10 +9,11 @@
 
 #include "core/format/stream.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CIFAR_SIZE = 32, CIFAR_IMAGE_BYTES = 3 * CIFAR_SIZE * CIFAR_SIZE, CIFAR100_COARSE_MAX = 19 };
+enum { CIFAR_SIZE = 32, CIFAR_IMAGE_BYTES = 3 * CIFAR_SIZE * CIFAR_SIZE };
 
 /* The value is the number of classes. */
 enum cifar_kind { CIFAR_NONE = 0, CIFAR_10 = 10, CIFAR_100 = 100 };
@@ -42,11 +43,11 @@ enum cifar_kind cifar_binary_sniff(const uint8_t *bytes, size_t count, uint64_t 
  * its fine label, or the last record is cut off. */
 enum status cifar_binary_read(struct stream *stream, enum cifar_kind kind, const uint8_t *coarse_of_fine, cifar_take *take, void *context);
 
-/* True if these first bytes are those of a binary pickle (protocol 2 to 5). */
+/* True if these first bytes are those of a pickled dict (protocol 0 to 5). */
 bool cifar_pickle_sniff(const uint8_t *bytes, size_t count);
 
-/* Reads a pickle of images. *kind tells which set it is: by its keys and the range of its labels. ST_DATA as above, or if it is no
- * such pickle. The images come in the file's order. */
+/* Reads a pickle of images. *kind tells which set it is: by its keys and the range of its labels. It is set
+ * before the first image is given. ST_DATA as above, or if it is no such pickle. The images come in the file's order. */
 enum status cifar_pickle_read(const uint8_t *bytes, size_t count, const char *name, const uint8_t *coarse_of_fine, enum cifar_kind *kind,
 	cifar_take *take, void *context);
 
@@ -56,6 +57,8 @@ struct cifar_names {
 	size_t count;
 };
 
+/* Appends one name. ST_DATA if it is empty, longer than 1024 bytes or not UTF-8; `name` is the file's, for the sentence. */
+enum status cifar_names_add(struct cifar_names *names, const void *bytes, size_t count, const char *name);
 /* Names, one a line; empty lines are passed over. */
 enum status cifar_names_parse(const uint8_t *bytes, size_t count, const char *name, struct cifar_names *names);
 /* `fine_label_names` or `label_names` of a pickled dict; *names stays as it is when there is neither. */

@@ -15,6 +15,11 @@ bool recordio_sniff(const uint8_t *bytes, size_t count)
 	return count >= 4 && memcmp(bytes, MAGIC, 4) == 0;
 }
 
+static uint32_t u32_read(const uint8_t *bytes)
+{
+	return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
 void recordio_open(struct recordio *reader, struct stream *from)
 {
 	*reader = (struct recordio){.from = from};
@@ -42,7 +47,7 @@ static enum status part_begin(struct recordio *reader, bool *found, enum part *p
 			n > 1 ? head[1] : 0u, n > 2 ? head[2] : 0u, n > 3 ? head[3] : 0u);
 	if (n < sizeof head)
 		return fail_cut(reader);
-	uint32_t word = (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 24;
+	uint32_t word = u32_read(head + 4);
 	*part = word >> 29;
 	if (*part > PART_LAST)
 		return FAIL(ST_DATA, "%s: RecordIO record %llu has part number %u; there are 0 to 3", reader->from->name,
@@ -123,4 +128,20 @@ enum status recordio_next(struct recordio *reader, bool *found, struct stream **
 void recordio_close(struct recordio *reader)
 {
 	stream_close(&reader->record);
+}
+
+bool recordio_image_parse(const uint8_t *bytes, size_t count, struct recordio_image *image)
+{
+	if (count < 24)
+		return false;
+	uint32_t labels = u32_read(bytes), word;
+	if (labels > RECORDIO_IMAGE_LABELS_MAX || count - 24 < 4 * (size_t)labels)
+		return false;
+	word = u32_read(bytes + (labels == 0 ? 4 : 24));
+	float label;
+	memcpy(&label, &word, sizeof label);
+	image->label = (double)label;
+	image->bytes = bytes + 24 + 4 * (size_t)labels;
+	image->count = count - 24 - 4 * (size_t)labels;
+	return true;
 }

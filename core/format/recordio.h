@@ -35,3 +35,16 @@ void recordio_open(struct recordio *reader, struct stream *from);
 enum status recordio_next(struct recordio *reader, bool *found, struct stream **record);
 
 void recordio_close(struct recordio *reader);
+
+/* An image record (MXNet's `.rec` files): a header of 24 bytes, some labels, a picture file. Source: formats.md §5.2. */
+struct recordio_image {
+	double label;
+	const uint8_t *bytes; /* the picture, inside the record */
+	size_t count;
+};
+
+enum { RECORDIO_IMAGE_LABELS_MAX = 1024, RECORDIO_IMAGE_HEADER_BYTES_MAX = 24 + 4 * RECORDIO_IMAGE_LABELS_MAX };
+
+/* Takes a record apart; false if it is too short for its header or has more than RECORDIO_IMAGE_LABELS_MAX labels. Of several labels
+ * the first counts. Neither label nor picture is looked at. Works on a record's first bytes too. */
+bool recordio_image_parse(const uint8_t *bytes, size_t count, struct recordio_image *image);

@@ -80,6 +80,8 @@ static enum status stream_fetch(struct stream *stream, uint8_t *bytes, size_t ro
 	*count = 0;
 	if (stream->ended)
 		return ST_OK;
+	if (stream->stopped != NULL && stream->stopped())
+		return FAIL(ST_STOPPED, "%s: stopped while it was read", stream->name);
 	TRY(stream->fill(stream->context, bytes, room, count));
 	MUST(*count <= room);
 	stream->ended = *count == 0;

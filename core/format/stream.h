@@ -24,6 +24,7 @@ struct stream {
 	uint8_t *buffer;  /* came in, but not read yet: buffer[at..end) */
 	size_t at, end;
 	bool ended;
+	bool (*stopped)(void); /* may be set after the open: asked before each fetch from the source; true ends it with ST_STOPPED */
 	int fd; /* of stream_open_file, else -1 */
 	const uint8_t *memory; /* of stream_open_memory */
 	size_t memory_left;
