@@ -6,6 +6,7 @@
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/base/text.h"
+#include "train/settings.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -28,7 +29,7 @@ struct metadata {
 	struct position position;
 };
 
-enum field_kind { FIELD_INT, FIELD_INT64, FIELD_UINT64, FIELD_DOUBLE, FIELD_BOOL, FIELD_STEM };
+enum field_kind { FIELD_INT, FIELD_INT64, FIELD_UINT64, FIELD_DOUBLE, FIELD_BOOL, FIELD_STEM, FIELD_SETTINGS };
 
 static const struct field {
 	const char *name;
@@ -41,7 +42,7 @@ static const struct field {
 	F(FIELD_INT, identity.classes),
 	F(FIELD_BOOL, identity.ema),
 	F(FIELD_INT64, identity.steps_per_epoch),
-	F(FIELD_UINT64, identity.settings_fingerprint),
+	F(FIELD_SETTINGS, identity.settings),
 	F(FIELD_UINT64, identity.data_fingerprint),
 	F(FIELD_INT64, position.epoch),
 	F(FIELD_INT64, position.step_in_epoch),
@@ -70,36 +71,47 @@ static const struct field {
 #undef F
 };
 
+/* A value as text; `buffer` is used where the metadata does not hold the text itself. */
+static const char *field_text(const struct field *field, const struct metadata *metadata, char buffer[32])
+{
+	const void *member = (const char *)metadata + field->offset;
+	switch (field->kind) {
+	case FIELD_INT: snprintf(buffer, 32, "%d", *(const int *)member); break;
+	case FIELD_INT64: snprintf(buffer, 32, "%" PRId64, *(const int64_t *)member); break;
+	case FIELD_UINT64: snprintf(buffer, 32, "%016" PRIx64, *(const uint64_t *)member); break;
+	case FIELD_DOUBLE: snprintf(buffer, 32, "%.17g", *(const double *)member); break;
+	case FIELD_BOOL: return *(const bool *)member ? "true" : "false";
+	case FIELD_STEM: return stem_name(*(const enum stem *)member);
+	case FIELD_SETTINGS: return member;
+	}
+	return buffer;
+}
+
 static enum status metadata_write(struct text *text, const struct metadata *metadata)
 {
-	TRY(text_add(text, "{\"__metadata__\":{\"format\":\"" FORMAT "\""));
+	struct json_writer writer = {.text = text};
+	json_write_object(&writer, NULL);
+	json_write_string(&writer, "format", FORMAT);
 	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-		const char *member = (const char *)metadata + fields[i].offset;
-		TRY(text_printf(text, ",\"%s\":\"", fields[i].name));
-		switch (fields[i].kind) {
-		case FIELD_INT: TRY(text_printf(text, "%d", *(const int *)(const void *)member)); break;
-		case FIELD_INT64: TRY(text_printf(text, "%" PRId64, *(const int64_t *)(const void *)member)); break;
-		case FIELD_UINT64: TRY(text_printf(text, "%016" PRIx64, *(const uint64_t *)(const void *)member)); break;
-		case FIELD_DOUBLE: TRY(text_printf(text, "%.17g", *(const double *)(const void *)member)); break;
-		case FIELD_BOOL: TRY(text_add(text, *(const bool *)member ? "true" : "false")); break;
-		case FIELD_STEM: TRY(text_add(text, stem_name(*(const enum stem *)(const void *)member))); break;
-		}
-		TRY(text_add(text, "\""));
+		char buffer[32];
+		json_write_string(&writer, fields[i].name, field_text(&fields[i], metadata, buffer));
 	}
-	return text_add(text, "}");
+	return json_write_end_all(&writer);
 }
 
 static bool field_parse(const struct field *field, const char *value, struct metadata *metadata)
 {
-	char *member = (char *)metadata + field->offset, *end = NULL;
+	void *member = (char *)metadata + field->offset;
+	char *end = NULL;
 	errno = 0;
 	switch (field->kind) {
-	case FIELD_INT: *(int *)(void *)member = (int)strtol(value, &end, 10); break;
-	case FIELD_INT64: *(int64_t *)(void *)member = strtoll(value, &end, 10); break;
-	case FIELD_UINT64: *(uint64_t *)(void *)member = strtoull(value, &end, 16); break;
-	case FIELD_DOUBLE: *(double *)(void *)member = strtod(value, &end); return end != value && *end == '\0'; /* may be nan */
+	case FIELD_INT: *(int *)member = (int)strtol(value, &end, 10); break;
+	case FIELD_INT64: *(int64_t *)member = strtoll(value, &end, 10); break;
+	case FIELD_UINT64: *(uint64_t *)member = strtoull(value, &end, 16); break;
+	case FIELD_DOUBLE: *(double *)member = strtod(value, &end); return end != value && *end == '\0'; /* may be nan */
 	case FIELD_BOOL: *(bool *)member = strcmp(value, "true") == 0; return *(bool *)member || strcmp(value, "false") == 0;
-	case FIELD_STEM: return stem_parse(value, (enum stem *)(void *)member) == ST_OK;
+	case FIELD_STEM: return stem_parse(value, (enum stem *)member) == ST_OK;
+	case FIELD_SETTINGS: return snprintf(member, sizeof metadata->identity.settings, "%s", value) < (int)sizeof metadata->identity.settings;
 	}
 	return errno == 0 && end != value && *end == '\0';
 }
@@ -162,10 +174,12 @@ static size_t section_floats(const struct params_layout *layout, const struct se
 	return section->buffers ? layout->buffers_count : layout->weights_count;
 }
 
-/* Appends the tensors' entries; each arena's tensors in the order of their offsets. */
-static enum status table_write(struct text *text, const struct params_layout *layout, const struct section *sections, int count)
+/* Writes the whole header: metadata, then the tensors' entries; each arena's tensors in the order of their offsets. */
+static enum status header_write(struct text *text, const struct metadata *metadata, const struct params_layout *layout, const struct section *sections, int count)
 {
 	uint64_t begin = 0;
+	TRY(text_add(text, "{\"__metadata__\":"));
+	TRY(metadata_write(text, metadata));
 	for (int s = 0; s < count; s++) {
 		size_t floats = section_floats(layout, &sections[s]);
 		for (size_t offset = 0; offset < floats;) {
@@ -311,8 +325,7 @@ enum status checkpoint_write(const char *directory, const struct params_layout *
 	TRY_DONE(directory_make(directory));
 	snprintf(name, sizeof name, NAME_FORMAT, position->epoch, position->step);
 	TRY_DONE(path_join(path, sizeof path, directory, name));
-	TRY_DONE(metadata_write(&header, &metadata));
-	TRY_DONE(table_write(&header, layout, sections, count));
+	TRY_DONE(header_write(&header, &metadata, layout, sections, count));
 	status = file_compose(path, layout, &header, sections, count, state->params.batches_tracked);
 	if (status == ST_DISK) {
 		/* Room for a new one is worth more than an old one, as long as one good one stays. */
@@ -421,8 +434,7 @@ static enum status file_load(const char *path, const struct params_layout *layou
 	TRY_DONE(identity_check(path, identity, &metadata->identity));
 	struct section sections[5];
 	int count = sections_list(state, metadata->identity.ema, sections);
-	TRY_DONE(metadata_write(&expected, metadata));
-	TRY_DONE(table_write(&expected, layout, sections, count));
+	TRY_DONE(header_write(&expected, metadata, layout, sections, count));
 	if (expected.length != header_bytes || memcmp(expected.data, header, header_bytes) != 0) {
 		status = FAIL(ST_DATA, "%s: its table of tensors is not that of this network", path);
 		goto done;
@@ -445,11 +457,17 @@ done:
 }
 
 /* What differs but does not forbid going on. */
-static void differences_warn(const char *name, const struct run_identity *identity, struct metadata *found)
+static enum status differences_warn(const char *name, const struct run_identity *identity, struct metadata *found)
 {
 	struct position *position = &found->position;
-	if (found->identity.settings_fingerprint != identity->settings_fingerprint)
-		log_warning("checkpoint %s was made with other settings; training goes on with the present ones", name);
+	struct text differences = {0};
+	enum status status = settings_differences(identity->settings, found->identity.settings, &differences);
+	if (status == ST_OK && differences.length > 0) {
+		position->finished = false; /* by the older settings; the loop decides by the present ones */
+		log_warning("checkpoint %s was made with other settings: %s; training goes on with the present ones", name, text_string(&differences));
+	}
+	text_free(&differences);
+	TRY(status);
 	if (found->identity.data_fingerprint != identity->data_fingerprint)
 		log_warning("checkpoint %s was made with other training data; training goes on with the present data", name);
 	bool same_order = found->identity.steps_per_epoch == identity->steps_per_epoch && found->identity.data_fingerprint == identity->data_fingerprint;
@@ -458,6 +476,7 @@ static void differences_warn(const char *name, const struct run_identity *identi
 		position->step_in_epoch = 0;
 		position->train = (struct counters){0};
 	}
+	return ST_OK;
 }
 
 enum status checkpoint_resume(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
@@ -484,7 +503,7 @@ enum status checkpoint_resume(const char *directory, const struct params_layout 
 			memcpy(state->ema.weights, state->params.weights, layout->weights_count * sizeof(float));
 			memcpy(state->ema.buffers, state->params.buffers, layout->buffers_count * sizeof(float));
 		}
-		differences_warn(listing->entries[i].name, identity, &metadata);
+		TRY_DONE(differences_warn(listing->entries[i].name, identity, &metadata));
 		*position = metadata.position;
 		*found = true;
 	}

@@ -2,7 +2,7 @@
  *
  * A checkpoint is one safetensors file, so that Python reads it too:
  *   1. u64 length of the header, header (JSON), data; as the safetensors format says.
- *   2. `__metadata__`: "format" = "smelt checkpoint 1", the network's identity, the fingerprints of settings and data, and the
+ *   2. `__metadata__`: "format" = "smelt checkpoint 1", the network's identity, the settings and the data's fingerprint, and the
  *      position (epoch, step, sums of the running epoch, early stopping's memory, the last scores); all strings.
  *   3. Tensors "weights/<name>", "buffers/<name>", "momentum/<name>" and, with an EMA, "ema_weights/<name>", "ema_buffers/<name>";
  *      names and shapes as in a state dict, fp32.
@@ -37,7 +37,8 @@ struct run_identity {
 	int image_size, classes;
 	bool ema;
 	int64_t steps_per_epoch;
-	uint64_t settings_fingerprint, data_fingerprint;
+	uint64_t data_fingerprint;
+	char settings[8192]; /* settings_fingerprint's text */
 };
 
 /* Writes one checkpoint and then prunes: at most `keep` of our own remain (never fewer than the one just written); one that

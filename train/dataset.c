@@ -223,6 +223,9 @@ static enum status sets_choose(const struct dataset_request *request, struct gat
 	} else if (test_channel != NULL) {
 		list_move(test, &lists[SET_VALIDATION]);
 		dataset->validation_source = "test channel";
+	} else if (request->validation_split_default > 0) {
+		TRY(split_take(&lists[SET_TRAIN], &lists[SET_VALIDATION], request->image_size, dataset->classes, request->validation_split_default, request->seed));
+		dataset->validation_source = "split of the training images";
 	}
 	list_move(test, &lists[SET_TEST]);
 	return ST_OK;

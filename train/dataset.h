@@ -21,7 +21,8 @@ struct dataset_request {
 	int image_size;          /* pictures become 3 × image_size × image_size; CIFAR images only if it is not 32 */
 	int classes;             /* what num_classes says, 0: as many as the data have */
 	double validation_split; /* 0 ≤ share < 1 of the training images that validates, when no validation images are given */
-	uint64_t seed;           /* of that split */
+	double validation_split_default; /* the same, only when there is nothing else to validate with; 0: then there is none */
+	uint64_t seed;           /* of both splits */
 	bool (*stopped)(void);   /* asked often while reading; may be NULL */
 };
 
@@ -38,7 +39,7 @@ struct dataset {
 };
 
 /* Reads everything. Where validation images come from, the first that is there: the validation channel; `val` in the training channel
- * (a folder); the split, if validation_split > 0; test files in the training channel (test.bin); the test channel. What of the test
+ * (a folder); the split, if validation_split > 0; test files in the training channel (test.bin); the test channel; the split by validation_split_default. What of the test
  * images is not validated with becomes `test`: the test channel, else test files in the training channel.
  *
  * The split is stratified: each class gives its share, rounded so that the total is right, and keeps at least one image. Which images

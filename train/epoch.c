@@ -1,0 +1,347 @@
+/* epoch.c: see epoch.h. */
+#include "train/epoch.h"
+
+#include "core/backend/augment.h"
+#include "core/base/log.h"
+#include "train/batch.h"
+#include "train/schedule.h"
+#include "train/stop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+double seconds_now(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+int64_t epoch_steps(const struct settings *settings, size_t images)
+{
+	size_t batch = (size_t)settings->batch_size, whole = images / batch;
+	bool partial = images % batch != 0 && (!settings->drop_last || whole == 0);
+	return (int64_t)(whole + partial);
+}
+
+int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch)
+{
+	int64_t steps = settings->epochs * steps_per_epoch;
+	return settings->max_steps > 0 && settings->max_steps < steps ? settings->max_steps : steps;
+}
+
+/* What one run of the loop needs besides struct training. */
+struct loop {
+	struct training *t;
+	struct augmentation augmentation;
+	uint32_t *order;
+	struct sample *samples;
+	int64_t steps_total;
+	struct counters base;      /* sums of the running epoch from before this process */
+	struct counters reported;  /* sums at the last [step] line */
+	int64_t reported_step;
+	double reported_seconds;   /* clock at the last [step] line, moved on by pauses that are not training */
+	double epoch_started, epoch_paused; /* clock at the epoch's first step here; seconds of checkpoints since */
+	int64_t epoch_first_step;  /* step at epoch_started */
+	int64_t saved_step;        /* of the newest checkpoint that this process wrote, or −1 */
+	int64_t saved_epoch;
+};
+
+static double lr_at(const struct loop *loop, int64_t step)
+{
+	return schedule_lr(loop->t->settings, loop->t->identity.steps_per_epoch, loop->steps_total, step);
+}
+
+static struct augmentation augmentation_of(const struct settings *s, int image_size)
+{
+	return (struct augmentation){.seed = (uint64_t)s->seed, .image_size = image_size, .crop_padding = s->crop_padding, .flip = (enum flip)s->flip,
+		.rotation_degrees = s->rotation_degrees, .random_erase = s->random_erase, .cutout = s->cutout, .mixup_alpha = s->mixup_alpha,
+		.cutmix_alpha = s->cutmix_alpha, .mix_probability = s->mix_probability};
+}
+
+/* The decay of the moving average in its first steps, when there is little to average: min(decay, (1 + step) / (10 + step)), the
+ * rule of TensorFlow's ExponentialMovingAverage. */
+static float ema_decay_at(double decay, int64_t step)
+{
+	double early = (1.0 + (double)step) / (10.0 + (double)step);
+	return (float)(early < decay ? early : decay);
+}
+
+/* Sums of the running epoch, all of it. */
+static enum status counters_now(struct loop *loop, struct counters *sums)
+{
+	struct counters here;
+	TRY(loop->t->machine.backend->counters_read(loop->t->machine.state, &here));
+	*sums = (struct counters){loop->base.loss + here.loss, loop->base.images + here.images, loop->base.top1 + here.top1, loop->base.top5 + here.top5};
+	if (isfinite(sums->loss))
+		return ST_OK;
+	const struct position *position = &loop->t->position;
+	return FAIL(ST_INTERNAL, "training diverged: the loss is not a number any more at epoch %" PRId64 ", step %" PRId64 " (lr=%g); try a lower lr, "
+		"a longer warmup_epochs or gradient_clip_norm=1", position->epoch + 1, position->step, lr_at(loop, position->step));
+}
+
+/* A frozen copy of the state on the host, and a checkpoint of it unless there is one of this position already. */
+static enum status state_save(struct loop *loop)
+{
+	struct training *t = loop->t;
+	if (loop->saved_step == t->position.step && loop->saved_epoch == t->position.epoch)
+		return ST_OK;
+	double started = seconds_now();
+	TRY(counters_now(loop, &t->position.train));
+	TRY(t->machine.backend->snapshot(t->machine.state, t->state));
+	TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, t->state, t->settings->keep_checkpoints));
+	loop->saved_step = t->position.step;
+	loop->saved_epoch = t->position.epoch;
+	double pause = seconds_now() - started;
+	loop->reported_seconds += pause;
+	loop->epoch_paused += pause;
+	log_debug("checkpoint at step %" PRId64 " took %.3f s", t->position.step, pause);
+	return ST_OK;
+}
+
+static enum status step_report(struct loop *loop, double lr)
+{
+	struct training *t = loop->t;
+	const struct position *position = &t->position;
+	struct counters sums;
+	TRY(counters_now(loop, &sums));
+	double now = seconds_now(), images = sums.images - loop->reported.images;
+	struct report_step report = {
+		.epoch = position->epoch + 1,
+		.step = position->step,
+		.step_in_epoch = position->step_in_epoch,
+		.steps_in_epoch = t->identity.steps_per_epoch,
+		.loss = (sums.loss - loop->reported.loss) / images,
+		.lr = lr,
+		.images_per_second = images / (now - loop->reported_seconds),
+	};
+	report_step(t->report, &report);
+	loop->reported = sums;
+	loop->reported_step = position->step;
+	loop->reported_seconds = now;
+	return ST_OK;
+}
+
+static bool time_is_up(const struct training *t)
+{
+	return t->settings->max_seconds > 0 && seconds_now() - t->started_seconds >= t->settings->max_seconds;
+}
+
+static bool budget_used(const struct loop *loop)
+{
+	return loop->t->position.step >= loop->steps_total || time_is_up(loop->t);
+}
+
+/* Some pictures of the batch at hand as the network sees them. */
+static enum status pictures_report(struct loop *loop, int n)
+{
+	enum { PICTURES_MAX = 32 };
+	struct training *t = loop->t;
+	int count = n < PICTURES_MAX ? n : PICTURES_MAX, size = t->identity.image_size;
+	size_t values = 3 * (size_t)size * (size_t)size;
+	float *rendered = malloc(values * sizeof *rendered);
+	uint8_t *pixels = malloc(values * (size_t)count);
+	enum status status = rendered != NULL && pixels != NULL ? ST_OK : FAIL(ST_MEMORY, "no memory for %d pictures", count);
+	const struct normalization *normalization = &t->normalization;
+	for (int i = 0; i < count && status == ST_OK; i++) {
+		sample_render(&t->dataset->train, &loop->samples[i], normalization, (enum padding_mode)t->settings->padding_mode, rendered);
+		for (size_t v = 0; v < values; v++) {
+			size_t c = v / ((size_t)size * (size_t)size);
+			float level = (rendered[v] * normalization->std[c] + normalization->mean[c]) * 255;
+			pixels[(size_t)i * values + v] = (uint8_t)lrintf(fminf(fmaxf(level, 0), 255));
+		}
+	}
+	if (status == ST_OK)
+		report_images(t->report, "train/augmented", t->position.step, pixels, (size_t)count, size);
+	free(rendered);
+	free(pixels);
+	return status;
+}
+
+/* One step of the running epoch. */
+static enum status step_run(struct loop *loop)
+{
+	struct training *t = loop->t;
+	const struct settings *s = t->settings;
+	struct position *position = &t->position;
+	const struct images *images = &t->dataset->train;
+	size_t first = (size_t)position->step_in_epoch * (size_t)s->batch_size, left = images->count - first;
+	int n = left < (size_t)s->batch_size ? (int)left : s->batch_size;
+	bool mixed = batch_make(&loop->augmentation, (uint32_t)position->epoch, (uint32_t)position->step_in_epoch, loop->order + first, n, loop->samples);
+	if (t->fresh && report_wants_images(t->report))
+		TRY(pictures_report(loop, n));
+	double lr = lr_at(loop, position->step);
+	struct update update = {
+		.lr = (float)lr,
+		.momentum = (float)s->momentum,
+		.weight_decay = (float)s->weight_decay,
+		.nesterov = s->nesterov,
+		.decay_all = s->decay_norm_and_bias,
+		.norm_bias_lr_scale = (float)s->norm_bias_lr_scale,
+		.gradient_scale = 1,
+		.ema_decay = ema_decay_at(s->ema_decay, position->step),
+		.first = t->fresh,
+	};
+	TRY(step_train(&t->machine, images, loop->samples, n, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
+	t->fresh = false;
+	position->step++;
+	position->step_in_epoch++;
+	bool last = position->step_in_epoch == t->identity.steps_per_epoch;
+	if (last || (s->log_every_steps > 0 && position->step % s->log_every_steps == 0))
+		TRY(step_report(loop, lr));
+	if (s->checkpoint_every_steps > 0 && position->step % s->checkpoint_every_steps == 0 && !last)
+		TRY(state_save(loop));
+	return ST_OK;
+}
+
+/* Loss and accuracy of all validation images, each counted once. ST_STOPPED when asked to stop meanwhile. */
+static enum status validate(struct loop *loop, enum which which, struct report_scores *scores)
+{
+	struct training *t = loop->t;
+	const struct images *images = &t->dataset->validation;
+	TRY(t->machine.backend->counters_reset(t->machine.state));
+	for (size_t first = 0; first < images->count; first += (size_t)t->settings->batch_size) {
+		if (stop_requested()) {
+			TRY(t->machine.backend->counters_reset(t->machine.state));
+			return ST_STOPPED;
+		}
+		size_t left = images->count - first;
+		int n = left < (size_t)t->settings->batch_size ? (int)left : t->settings->batch_size;
+		batch_plain((uint32_t)first, n, loop->samples);
+		TRY(step_evaluate(&t->machine, images, loop->samples, n, which));
+	}
+	struct counters sums;
+	TRY(t->machine.backend->counters_read(t->machine.state, &sums));
+	*scores = (struct report_scores){sums.loss / sums.images, sums.top1 / sums.images, sums.top5 / sums.images};
+	if (!isfinite(sums.loss))
+		return FAIL(ST_INTERNAL, "training diverged: the validation loss is not a number after epoch %" PRId64 "; try a lower lr, a longer warmup_epochs "
+			"or gradient_clip_norm=1", t->position.epoch + 1);
+	return ST_OK;
+}
+
+/* Whether the watched score has not improved for `patience` epochs. */
+static bool patience_lost(struct training *t, const struct report_epoch *report)
+{
+	const struct settings *s = t->settings;
+	if (s->early_stopping_patience == 0 || !report->validated)
+		return false;
+	bool loss = s->early_stopping_metric == STOPPING_LOSS;
+	double value = loss ? report->validation.loss : report->validation.accuracy;
+	struct position *position = &t->position;
+	bool better = position->best_epoch == 0 || (loss ? value < position->best_value : value > position->best_value);
+	if (better) {
+		position->best_value = value;
+		position->best_epoch = report->epoch;
+	}
+	return report->epoch - position->best_epoch >= s->early_stopping_patience;
+}
+
+static void histograms_report(const struct loop *loop)
+{
+	const struct training *t = loop->t;
+	for (int i = 0; i < t->layout->count; i++) {
+		const struct param *param = &t->layout->all[i];
+		if (!param_is_buffer(param))
+			report_histogram(t->report, param->name, t->position.step, params_data(&t->state->params, param), param->count);
+	}
+}
+
+/* Validates, reports, and moves the position to the next epoch. An epoch that a budget cut short stays the running one, so that a
+ * larger budget can go on with it. */
+static enum status epoch_end(struct loop *loop)
+{
+	struct training *t = loop->t;
+	struct position *position = &t->position;
+	struct counters sums;
+	TRY(counters_now(loop, &sums));
+	position->train = loop->base = sums;
+	double train_seconds = seconds_now() - loop->epoch_started - loop->epoch_paused;
+	int64_t steps_here = position->step - loop->epoch_first_step;
+	struct report_epoch report = {
+		.epoch = position->epoch + 1,
+		.step = position->step,
+		.train = {sums.loss / sums.images, sums.top1 / sums.images, sums.top5 / sums.images},
+		.validated = t->dataset->validation.count > 0,
+		.ema = t->identity.ema,
+		.lr = lr_at(loop, position->step > 0 ? position->step - 1 : 0),
+		.images_per_second = steps_here > 0 && train_seconds > 0 ? (double)steps_here * t->settings->batch_size / train_seconds : 0,
+	};
+	if (report.validated) {
+		TRY(validate(loop, WHICH_WEIGHTS, &report.validation));
+		if (report.ema) {
+			struct report_scores ema;
+			TRY(validate(loop, WHICH_EMA, &ema));
+			report.ema_accuracy = ema.accuracy;
+		}
+	}
+	TRY(t->machine.backend->counters_reset(t->machine.state));
+	report.epoch_seconds = seconds_now() - loop->epoch_started;
+	TRY(report_epoch(t->report, &report));
+	bool stale = patience_lost(t, &report);
+	if (stale)
+		report_note(t->report, "early stopping: no better score since epoch %" PRId64, position->best_epoch);
+	position->last = report;
+	position->finished = stale || budget_used(loop) || position->epoch + 1 >= t->settings->epochs;
+	if (position->step_in_epoch == t->identity.steps_per_epoch) {
+		position->epoch++;
+		position->step_in_epoch = 0;
+		position->train = loop->base = (struct counters){0};
+	}
+	bool due = t->settings->checkpoint_every_epochs > 0 && position->epoch % t->settings->checkpoint_every_epochs == 0;
+	if (due || position->finished)
+		TRY(state_save(loop));
+	if (report_wants_histograms(t->report)) {
+		TRY(t->machine.backend->snapshot(t->machine.state, t->state));
+		histograms_report(loop);
+	}
+	return ST_OK;
+}
+
+static enum status epoch_run(struct loop *loop)
+{
+	struct training *t = loop->t;
+	struct position *position = &t->position;
+	order_make((uint64_t)t->settings->seed, (uint32_t)position->epoch, loop->order, t->dataset->train.count);
+	loop->base = position->train;
+	TRY(t->machine.backend->counters_reset(t->machine.state));
+	loop->reported = loop->base;
+	loop->reported_step = loop->epoch_first_step = position->step;
+	loop->epoch_started = loop->reported_seconds = seconds_now();
+	loop->epoch_paused = 0;
+	while (position->step_in_epoch < t->identity.steps_per_epoch && !budget_used(loop)) {
+		if (stop_requested())
+			return ST_STOPPED;
+		TRY(step_run(loop));
+	}
+	return epoch_end(loop);
+}
+
+enum status training_run(struct training *t)
+{
+	enum status status = ST_OK;
+	const struct settings *s = t->settings;
+	struct loop loop = {.t = t, .steps_total = run_steps(s, t->identity.steps_per_epoch), .saved_step = -1};
+	loop.augmentation = augmentation_of(s, t->identity.image_size);
+	loop.order = malloc(t->dataset->train.count * sizeof *loop.order);
+	loop.samples = malloc((size_t)s->batch_size * sizeof *loop.samples);
+	if (loop.order == NULL || loop.samples == NULL) {
+		status = FAIL(ST_MEMORY, "no memory for the order of %zu images", t->dataset->train.count);
+		goto done;
+	}
+	/* A checkpoint of a run with a smaller budget may lie at or past this one's end. */
+	if (t->position.epoch >= s->epochs || t->position.step >= loop.steps_total)
+		t->position.finished = true;
+	while (status == ST_OK && !t->position.finished)
+		status = epoch_run(&loop);
+	if (status == ST_STOPPED) {
+		/* The checkpoint first: it is what a second signal must not cost. */
+		enum status saved = state_save(&loop);
+		status = saved != ST_OK ? saved : ST_STOPPED;
+	}
+done:
+	free(loop.order);
+	free(loop.samples);
+	return status;
+}

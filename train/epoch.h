@@ -1,0 +1,41 @@
+/* epoch.h: the training loop: epochs of steps, validation, reports, checkpoints, early stopping, budgets and stop requests.
+ *
+ * In: everything prepared (struct training). Out: the trained state on the host and the position reached. It leaves files of the
+ * model to artifact, and the exit to main. */
+#pragma once
+
+#include "core/base/opt_ml.h"
+#include "train/checkpoint.h"
+#include "train/dataset.h"
+#include "train/report/report.h"
+#include "train/settings.h"
+#include "train/step.h"
+
+struct training {
+	const struct settings *settings;
+	const struct opt_ml *opt_ml;
+	const struct dataset *dataset;
+	const struct params_layout *layout;
+	struct machine machine;
+	struct run_identity identity;
+	struct normalization normalization;
+	struct report *report;
+	struct training_state *state; /* host arenas; hold the newest snapshot when training_run returns */
+	struct position position;     /* where to begin; where it ended */
+	bool fresh;                   /* nothing was trained before: momentum is undefined */
+	double started_seconds;       /* monotonic clock when the process began, for max_seconds */
+};
+
+/* Batches of one epoch. A last partial batch is dropped when drop_last is set and there is a full one. */
+int64_t epoch_steps(const struct settings *settings, size_t images);
+
+/* Steps of the whole run: epochs × steps of one, or max_steps if that is less. */
+int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch);
+
+/* Trains from position to the end. ST_OK: finished (position.finished), the last checkpoint written. ST_STOPPED: a stop was
+ * requested; state and checkpoint are those of the last step done. ST_INTERNAL when the loss is no longer a number (the sentence
+ * says what to try), ST_DISK. */
+enum status training_run(struct training *training);
+
+/* Monotonic clock, seconds. */
+double seconds_now(void);
