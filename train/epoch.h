@@ -26,7 +26,8 @@ struct training {
 	double started_seconds;       /* monotonic clock when the process began, for max_seconds */
 };
 
-/* Batches of one epoch. A last partial batch is dropped when drop_last is set and there is a full one. */
+/* Batches of one epoch. A last partial batch is dropped when drop_last is set and there is a full one; one of a single image always,
+ * for batch statistics need two. */
 int64_t epoch_steps(const struct settings *settings, size_t images);
 
 /* Steps of the whole run: epochs × steps of one, or max_steps if that is less. */

@@ -144,6 +144,7 @@ static enum status backend_begin(struct job *job)
 		.training = true,
 	};
 	t->machine.network = &job->network;
+	t->machine.stopped = stop_requested;
 	TRY(backend_find(settings_backend(job->settings), &t->machine.backend));
 	TRY(t->machine.backend->open(&config, &t->machine.state));
 	enum cpu cpu;

@@ -3,6 +3,15 @@
 
 #include <math.h>
 
+/* A step may take many seconds on a small machine, and a stop must not wait for its end. */
+static enum status stop_check(const struct machine *machine)
+{
+	if (machine->stopped == NULL || !machine->stopped())
+		return ST_OK;
+	TRY(machine->backend->batch_abandon(machine->state));
+	return ST_STOPPED;
+}
+
 enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
 	float label_smoothing, bool training, enum which which)
 {
@@ -11,6 +20,8 @@ enum status step_forward(const struct machine *machine, const struct images *ima
 	TRY(backend->batch_begin(state, n, training, which));
 	TRY(backend->batch_gather(state, images, samples, label_smoothing));
 	for (int u = 0; u < RESNET_UNITS; u++) {
+		if (training)
+			TRY(stop_check(machine));
 		TRY(backend->unit_forward(state, u));
 		if (u == 0 && machine->network->pool.present)
 			TRY(backend->pool_forward(state));
@@ -30,6 +41,7 @@ enum status step_backward(const struct machine *machine)
 	reached[network->head.x] = true;
 	for (int u = RESNET_UNITS - 1; u >= 0; u--) {
 		const struct unit *unit = &network->units[u];
+		TRY(stop_check(machine));
 		if (u == 0 && network->pool.present) {
 			TRY(backend->pool_backward(state, reached[network->pool.x]));
 			reached[network->pool.x] = true;

@@ -8,10 +8,12 @@ struct machine {
 	const struct backend *backend;
 	struct backend_state *state;
 	const struct network *network;
+	bool (*stopped)(void); /* asked between units; when true, a training step is abandoned. NULL: never */
 };
 
 /* One SGD step on samples[0..n): gather, forward, backward, clip, update. gradient_clip_norm 0: no clipping; otherwise gradients
- * are scaled so that their common L2 norm is at most this (torch.nn.utils.clip_grad_norm_). Counters gain n images. */
+ * are scaled so that their common L2 norm is at most this (torch.nn.utils.clip_grad_norm_). Counters gain n images. ST_STOPPED:
+ * abandoned, nothing has changed. */
 enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
 	float label_smoothing, double gradient_clip_norm, const struct update *update);
 

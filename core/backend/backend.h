@@ -115,6 +115,9 @@ struct backend {
 	/* Announces the next batch of n images, 1 ≤ n ≤ batch_max. training: batch statistics are used and running ones updated;
 	 * otherwise the running ones of `which` are used. */
 	enum status (*batch_begin)(struct backend_state *state, int n, bool training, enum which which);
+	/* Forgets a training batch begun and not yet updated with: running statistics, their count and the counters are again as they were
+	 * before batch_begin, so that the same batch can be done anew to the same bits. For a stop in the middle of a long step. */
+	enum status (*batch_abandon)(struct backend_state *state);
 	/* Fills the image tensor and the targets from samples[0..n). label_smoothing e: target = (1 − e)·onehot + e/classes. */
 	enum status (*batch_gather)(struct backend_state *state, const struct images *images, const struct sample *samples, float label_smoothing);
 

@@ -143,6 +143,7 @@ static enum status cpu_open(const struct backend_config *config, struct backend_
 	if (config->training) {
 		state->gradients = own_floats(state, weights);
 		state->momentum = own_floats(state, weights);
+		state->buffers_before = own_floats(state, buffers);
 		state->ranges_count = ranges_build(config, NULL);
 		state->ranges = own(state, state->ranges_count, sizeof *state->ranges);
 		state->squares = own(state, state->ranges_count, sizeof *state->squares);
@@ -224,6 +225,19 @@ static enum status cpu_batch_begin(struct backend_state *state, int n, bool trai
 	state->weights_used = which == WHICH_EMA ? state->ema_weights : state->weights;
 	state->buffers_used = which == WHICH_EMA ? state->ema_buffers : state->buffers;
 	state->batches_tracked += training;
+	if (training) {
+		memcpy(state->buffers_before, state->buffers, state->config.layout->buffers_count * sizeof *state->buffers);
+		state->counters_before = state->counters;
+	}
+	return ST_OK;
+}
+
+static enum status cpu_batch_abandon(struct backend_state *state)
+{
+	MUST(state->training);
+	memcpy(state->buffers, state->buffers_before, state->config.layout->buffers_count * sizeof *state->buffers);
+	state->counters = state->counters_before;
+	state->batches_tracked--;
 	return ST_OK;
 }
 
@@ -273,6 +287,7 @@ const struct backend backend_cpu = {
 	.state_write = cpu_state_write,
 	.snapshot = cpu_snapshot,
 	.batch_begin = cpu_batch_begin,
+	.batch_abandon = cpu_batch_abandon,
 	.batch_gather = cpu_batch_gather,
 	.unit_forward = cpu_unit_forward,
 	.pool_forward = cpu_pool_forward,

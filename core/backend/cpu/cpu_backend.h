@@ -38,6 +38,8 @@ struct backend_state {
 	float *weights, *gradients, *momentum, *ema_weights;
 	float *buffers, *ema_buffers;
 	int64_t batches_tracked;
+	float *buffers_before; /* running statistics and counters as batch_begin found them, for batch_abandon */
+	struct counters counters_before;
 
 	/* The batch. */
 	size_t n, blocks;

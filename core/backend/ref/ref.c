@@ -76,6 +76,7 @@ static enum status ref_open(const struct backend_config *config, struct backend_
 	if (config->training) {
 		state->gradients = own_doubles(state, weights);
 		state->momentum = own_doubles(state, weights);
+		state->buffers_before = own_doubles(state, buffers);
 		state->convolution_gradient = own_doubles(state, output);
 		state->weights_by_input = own_doubles(state, kernel);
 		state->norms_squared = own_doubles(state, (size_t)config->layout->count);
@@ -169,6 +170,10 @@ static enum status ref_batch_begin(struct backend_state *state, int n, bool trai
 	state->weights_used = which == WHICH_EMA ? state->ema_weights : state->weights;
 	state->buffers_used = which == WHICH_EMA ? state->ema_buffers : state->buffers;
 	state->batches_tracked += training;
+	if (training) {
+		memcpy(state->buffers_before, state->buffers, state->config.layout->buffers_count * sizeof *state->buffers);
+		state->counters_before = state->counters;
+	}
 
 	for (int t = 0; t < network->tensors_count; t++) {
 		fill(state->tensor[t], tensor_doubles(state, t), (double)NAN);
@@ -223,6 +228,15 @@ static enum status ref_batch_gather(struct backend_state *state, const struct im
 	return ST_OK;
 }
 
+static enum status ref_batch_abandon(struct backend_state *state)
+{
+	MUST(state->training);
+	memcpy(state->buffers, state->buffers_before, state->config.layout->buffers_count * sizeof *state->buffers);
+	state->counters = state->counters_before;
+	state->batches_tracked--;
+	return ST_OK;
+}
+
 static enum status ref_counters_reset(struct backend_state *state)
 {
 	state->counters = (struct counters){0};
@@ -271,6 +285,7 @@ const struct backend backend_ref = {
 	.state_write = ref_state_write,
 	.snapshot = ref_snapshot,
 	.batch_begin = ref_batch_begin,
+	.batch_abandon = ref_batch_abandon,
 	.batch_gather = ref_batch_gather,
 	.unit_forward = ref_unit_forward,
 	.pool_forward = ref_pool_forward,

@@ -19,6 +19,8 @@ struct backend_state {
 	/* Arenas as params_layout says, in torchvision's layout. gradients and momentum only when training, ema only when asked for. */
 	double *weights, *gradients, *momentum, *buffers, *ema_weights, *ema_buffers;
 	int64_t batches_tracked;
+	double *buffers_before; /* running statistics and counters as batch_begin found them, for batch_abandon */
+	struct counters counters_before;
 
 	/* The batch. */
 	size_t n;
