@@ -12,6 +12,7 @@
 extern char **environ;
 
 #define ENVIRONMENT_PREFIX "SMELT_"
+enum { VARIABLE_BYTES = 64 }; /* longer than any name */
 
 static const char *const origin_words[] = {"default", "recipe", "environment variable", "hyperparameter"};
 
@@ -70,40 +71,30 @@ static enum status from_recipe(struct settings *settings)
 	return ST_OK;
 }
 
-/* `only`: the one row to take, quietly; NULL: all. */
+/* If "NAME=value" has our prefix: NAME without it, in small letters, into `key`, and its value. */
+static const char *variable_split(const char *variable, char key[VARIABLE_BYTES])
+{
+	size_t prefix = strlen(ENVIRONMENT_PREFIX), length = strcspn(variable, "=");
+	if (!text_starts_with(variable, ENVIRONMENT_PREFIX) || variable[length] != '=' || length - prefix >= VARIABLE_BYTES)
+		return NULL;
+	for (size_t i = prefix; i < length; i++)
+		key[i - prefix] = variable[i] >= 'A' && variable[i] <= 'Z' ? (char)(variable[i] - 'A' + 'a') : variable[i];
+	key[length - prefix] = '\0';
+	return variable + length + 1;
+}
+
+/* `only`: the one row to take; NULL: all. */
 static enum status from_environment(struct settings *settings, const struct setting *only)
 {
 	struct given given = {{NULL}};
 	for (char **variable = environ; *variable != NULL; variable++) {
-		char key[64];
-		size_t prefix = strlen(ENVIRONMENT_PREFIX), length = strcspn(*variable, "=");
-		if (!text_starts_with(*variable, ENVIRONMENT_PREFIX) || (*variable)[length] != '=' || length - prefix >= sizeof key)
-			continue;
-		for (size_t i = prefix; i < length; i++) {
-			char c = (*variable)[i];
-			key[i - prefix] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-		}
-		key[length - prefix] = '\0';
-		const struct setting *row = setting_find(key), *nearest = setting_nearest(key);
+		char key[VARIABLE_BYTES];
+		const char *value = variable_split(*variable, key);
+		const struct setting *row = value != NULL ? setting_find(key) : NULL;
 		if (row != NULL && (only == NULL || row == only))
-			TRY(put(settings, row, ORIGIN_ENVIRONMENT, *variable, *variable + length + 1, &given));
-		/* Other variables with our prefix have other readers, so only a near miss is worth a line. */
-		if (row == NULL && only == NULL && nearest != NULL)
-			log_warning("environment variable %.*s is not known and ignored; did you mean the setting %s?", (int)length, *variable, nearest->name);
+			TRY(put(settings, row, ORIGIN_ENVIRONMENT, *variable, value, &given));
 	}
 	return ST_OK;
-}
-
-static void warn_unknown(const char *key)
-{
-	/* What the SDK and the tuner add for their own use. */
-	if (text_starts_with(key, "sagemaker_") || key[0] == '_')
-		return;
-	const struct setting *nearest = setting_nearest(key);
-	if (nearest != NULL)
-		log_warning("hyperparameter %s is not known and ignored; did you mean %s?", key, nearest->name);
-	else
-		log_warning("hyperparameter %s is not known and ignored; train --help lists the settings", key);
 }
 
 static enum status from_hyperparameters(struct settings *settings, const struct json *hyperparameters, const struct setting *only)
@@ -116,8 +107,6 @@ static enum status from_hyperparameters(struct settings *settings, const struct 
 	for (const struct json *item = json_first(hyperparameters); item != NULL && status == ST_OK; item = json_next(item)) {
 		const char *key = json_name(item);
 		const struct setting *row = setting_find(key);
-		if (row == NULL && only == NULL)
-			warn_unknown(key);
 		if (row == NULL || (only != NULL && row != only))
 			continue;
 		status = value_from_json(item, &raw);
@@ -125,6 +114,30 @@ static enum status from_hyperparameters(struct settings *settings, const struct 
 	}
 	text_free(&raw);
 	return status;
+}
+
+/* A line for each key that nobody knows. */
+static void warn_unknown(const struct json *hyperparameters)
+{
+	for (char **variable = environ; *variable != NULL; variable++) {
+		char key[VARIABLE_BYTES];
+		/* Other variables with our prefix have other readers, so only a near miss is worth a line. */
+		if (variable_split(*variable, key) == NULL || setting_find(key) != NULL || setting_nearest(key) == NULL)
+			continue;
+		log_warning("environment variable %.*s is not known and ignored; did you mean the setting %s?", (int)strcspn(*variable, "="), *variable,
+			setting_nearest(key)->name);
+	}
+	for (const struct json *item = hyperparameters != NULL ? json_first(hyperparameters) : NULL; item != NULL; item = json_next(item)) {
+		const char *key = json_name(item);
+		/* What the SDK and the tuner add is for their own use. */
+		if (setting_find(key) != NULL || text_starts_with(key, "sagemaker_") || key[0] == '_')
+			continue;
+		const struct setting *nearest = setting_nearest(key);
+		if (nearest != NULL)
+			log_warning("hyperparameter %s is not known and ignored; did you mean %s?", key, nearest->name);
+		else
+			log_warning("hyperparameter %s is not known and ignored; train --help lists the settings", key);
+	}
 }
 
 /* --- what only makes sense together ------------------------------------------------------------------------------------ */
@@ -217,6 +230,7 @@ enum status settings_resolve(const struct json *hyperparameters, struct settings
 {
 	struct settings made;
 	const struct setting *recipe = &settings_rows[SETTING_recipe];
+	warn_unknown(hyperparameters);
 	TRY(from_table(&made));
 	/* The recipe first: the other sources lie over what it says. */
 	TRY(from_environment(&made, recipe));

@@ -105,8 +105,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	INTEGER(image_size, "0", 8, 512, "auto", MATHS, "img_size input_size", "rows and columns of the images; auto: 32 for CIFAR and for folders of images") \
 	TEXT(pretrained, "", MATHS, "pretrained_path pretrained_weights weights init_weights", \
 		"file of weights to start from (.pth .pt .ckpt .safetensors, model.tar.gz); empty: a channel called pretrained or model, if there is one") \
-	REAL(validation_split, "0", 0.001, 0.9, "auto", MATHS, "val_split validation_fraction", \
-		"share of the training images kept for validation when no validation channel is there; auto: the data's own test file, else 0.1") \
+	REAL(validation_split, "0", 0.001, 0.9, "off", MATHS, "val_split validation_fraction", \
+		"share of the training images kept for validation if there is no validation channel; off: the data's own test files, or the test channel") \
 	INTEGER(early_stopping_patience, "0", 1, 10000, "off", MATHS, "patience", "stop after this many epochs without a better early_stopping_metric") \
 	WORD(early_stopping_metric, "accuracy", STOPPING_METRIC_LIST, MATHS, "", "what early stopping watches, on the validation images") \
 	LONG(max_steps, "0", 1, 9007199254740991, "no limit", RUNNING, "", "stop cleanly after this many steps of the whole run") \
@@ -189,8 +189,5 @@ enum status settings_print(const struct settings *settings, struct text *text);
 enum status settings_help(struct text *text);
 enum status settings_markdown(struct text *text);
 
-/* A line "key=value" for each setting that decides what the run computes. Two runs with equal fingerprints and equal data are the
- * same run. */
-enum status settings_fingerprint(const struct settings *settings, struct text *text);
-/* What differs between two fingerprints, as "epochs=5 (was 3), lr=0.2 (was 0.1)"; empty when they are equal. */
-enum status settings_differences(const char *now, const char *before, struct text *text);
+/* A hash of the settings that decide what the run computes: with equal fingerprints and equal data, two runs are the same run. */
+enum status settings_fingerprint(const struct settings *settings, uint64_t *fingerprint);
