@@ -166,13 +166,13 @@ static enum status check_schedule(struct settings *s)
 		if (origin[SETTING_warmup_epochs] >= origin[SETTING_epochs] && origin[SETTING_warmup_epochs] != ORIGIN_DEFAULT)
 			return FAIL(ST_SETTINGS, "warmup_epochs=%g must be less than epochs=%d", s->warmup_epochs, s->epochs);
 		s->warmup_epochs = 0.2 * s->epochs;
-		log_info("warmup_epochs=%g, a fifth of the %d epochs that were asked for", s->warmup_epochs, s->epochs);
+		log_info("warmup_epochs=%g, a fifth of epochs=%d", s->warmup_epochs, s->epochs);
 	}
 	if (s->lr_min > s->lr) {
 		if (origin[SETTING_lr_min] >= origin[SETTING_lr])
 			return FAIL(ST_SETTINGS, "lr_min=%g must not be more than lr=%g", s->lr_min, s->lr);
 		s->lr_min = 0;
-		log_info("lr_min=0, for lr=%g is less than the recipe's", s->lr);
+		log_info("lr_min=0, because lr=%g", s->lr);
 	}
 	if (s->lr_schedule == LR_STEP && s->lr_step_epochs.count == 0)
 		return FAIL(ST_SETTINGS, "lr_schedule=step needs lr_step_epochs, the epochs after which the learning rate falls, such as 60,120,160");
