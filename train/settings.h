@@ -189,5 +189,8 @@ enum status settings_print(const struct settings *settings, struct text *text);
 enum status settings_help(struct text *text);
 enum status settings_markdown(struct text *text);
 
-/* A hash of the settings that decide what the run computes: with equal fingerprints and equal data, two runs are the same run. */
-enum status settings_fingerprint(const struct settings *settings, uint64_t *fingerprint);
+/* A line "key=value" for each setting that decides what the run computes. Two runs with equal fingerprints and equal data are the
+ * same run. */
+enum status settings_fingerprint(const struct settings *settings, struct text *text);
+/* What differs between two fingerprints, as "epochs=5 (was 3), lr=0.2 (was 0.1)"; empty when they are equal. */
+enum status settings_differences(const char *now, const char *before, struct text *text);

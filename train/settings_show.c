@@ -1,6 +1,8 @@
 /* settings_show.c: the texts made from the table of settings (settings.h): resolved values, help, README table, fingerprint. */
 #include "train/setting.h"
 
+#include <string.h>
+
 
 /* As SETTING_… and enum setting_origin count. */
 static const char *const origins[] = {"default", "recipe", "environment", "hyperparameter"};
@@ -64,21 +66,41 @@ enum status settings_markdown(struct text *text)
 	return ST_OK;
 }
 
-enum status settings_fingerprint(const struct settings *settings, uint64_t *fingerprint)
+enum status settings_fingerprint(const struct settings *settings, struct text *text)
 {
-	struct text text = {0};
-	enum status status = ST_OK;
 	for (const struct setting *row = settings_rows; row < settings_rows + SETTINGS_COUNT; row++)
 		if (row->part == MATHS) {
-			TRY_DONE(text_printf(&text, "%s=", row->name));
-			TRY_DONE(setting_format(row, settings, &text));
-			TRY_DONE(text_add(&text, "\n"));
+			TRY(text_printf(text, "%s=", row->name));
+			TRY(setting_format(row, settings, text));
+			TRY(text_add(text, "\n"));
 		}
-	uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a, 64 bits */
-	for (size_t i = 0; i < text.length; i++)
-		hash = (hash ^ (unsigned char)text.data[i]) * 0x100000001B3u;
-	*fingerprint = hash;
-done:
-	text_free(&text);
-	return status;
+	return ST_OK;
+}
+
+/* The value of `key` in a fingerprint: *length bytes, or NULL when it is not there. */
+static const char *fingerprint_value(const char *fingerprint, const char *key, size_t key_length, size_t *length)
+{
+	for (const char *line = fingerprint; *line != '\0';) {
+		size_t line_length = strcspn(line, "\n");
+		if (line_length > key_length && memcmp(line, key, key_length) == 0 && line[key_length] == '=') {
+			*length = line_length - key_length - 1;
+			return line + key_length + 1;
+		}
+		line += line_length + (line[line_length] == '\n');
+	}
+	*length = 0;
+	return NULL;
+}
+
+enum status settings_differences(const char *now, const char *before, struct text *text)
+{
+	for (const char *line = now; *line != '\0';) {
+		size_t line_length = strcspn(line, "\n"), key_length = strcspn(line, "=\n"), length, old_length;
+		const char *value = fingerprint_value(now, line, key_length, &length);
+		const char *old = fingerprint_value(before, line, key_length, &old_length);
+		if (value != NULL && (old == NULL || length != old_length || memcmp(value, old, length) != 0))
+			TRY(text_printf(text, "%s%.*s (was %.*s)", text->length > 0 ? ", " : "", (int)line_length, line, old != NULL ? (int)old_length : 7, old != NULL ? old : "unknown"));
+		line += line_length + (line[line_length] == '\n');
+	}
+	return ST_OK;
 }

@@ -518,25 +518,39 @@ static void print(void **unused)
 	text_free(&text);
 }
 
+/* What differs between the run of {} and the one of `text`. */
+static const char *differences(const char *text)
+{
+	static char out[2048];
+	struct text first = {0}, other = {0}, told = {0};
+	accepted("{}");
+	assert_int_equal(settings_fingerprint(&settings, &first), ST_OK);
+	accepted(text);
+	assert_int_equal(settings_fingerprint(&settings, &other), ST_OK);
+	assert_int_equal(settings_differences(text_string(&other), text_string(&first), &told), ST_OK);
+	assert_int_equal(told.length == 0, strcmp(text_string(&first), text_string(&other)) == 0);
+	snprintf(out, sizeof out, "%s", text_string(&told));
+	text_free(&first);
+	text_free(&other);
+	text_free(&told);
+	return out;
+}
+
 static void fingerprint(void **unused)
 {
 	(void)unused;
-	uint64_t first, other;
-	accepted("{}");
-	assert_int_equal(settings_fingerprint(&settings, &first), ST_OK);
 	/* What does not touch the mathematics, or says the same in other words. */
 	static const char *const same[] = {"{\"lr\":\"0.10\"}", "{\"threads\":\"3\"}", "{\"batch_size_per_device\":\"128\"}", "{\"keep_checkpoints\":\"5\",\"max_steps\":\"9\"}"};
-	for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
-		accepted(same[i]);
-		assert_int_equal(settings_fingerprint(&settings, &other), ST_OK);
-		assert_true(first == other);
-	}
-	static const char *const different[] = {"{\"lr\":\"0.2\"}", "{\"epochs\":\"31\"}", "{\"seed\":\"1\"}", "{\"flip\":\"none\"}", "{\"batch_size\":\"64\"}", "{\"recipe\":\"fast10\"}"};
-	for (size_t i = 0; i < sizeof different / sizeof different[0]; i++) {
-		accepted(different[i]);
-		assert_int_equal(settings_fingerprint(&settings, &other), ST_OK);
-		assert_true(first != other);
-	}
+	for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
+		assert_string_equal(differences(same[i]), "");
+	assert_string_equal(differences("{\"epochs\":\"5\",\"lr\":\"0.2\",\"pretrained\":\"/w\"}"), "epochs=5 (was 30), lr=0.2 (was 0.1), pretrained=/w (was )");
+	static const char *const different[] = {"{\"seed\":\"1\"}", "{\"flip\":\"none\"}", "{\"batch_size\":\"64\"}", "{\"recipe\":\"fast10\"}", "{\"stem\":\"cifar\"}"};
+	for (size_t i = 0; i < sizeof different / sizeof different[0]; i++)
+		assert_string_not_equal(differences(different[i]), "");
+	struct text told = {0};
+	assert_int_equal(settings_differences("a=1\nab=2\nc=3\n", "ab=2\nc=\n", &told), ST_OK);
+	assert_string_equal(text_string(&told), "a=1 (was unknown), c=3 (was )");
+	text_free(&told);
 }
 
 #define README_START "<!-- settings: written by make readme -->\n"
