@@ -1,0 +1,243 @@
+/* Goal: the directory of a zip leads to exactly the bytes of its records, or the file is refused; nothing outside it is touched.
+ * Method: archives built here field by field, each case spoiling one; torch's own files are read in test_pth.c. */
+#include "core/format/zip.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include <cmocka.h>
+
+struct archive {
+	uint8_t bytes[4096];
+	size_t count, directory; /* directory: where the central one starts */
+	size_t entries[8], entries_count;
+};
+
+static void put(struct archive *archive, uint64_t value, int bytes)
+{
+	for (int i = 0; i < bytes; i++)
+		archive->bytes[archive->count++] = (uint8_t)(value >> 8 * i);
+}
+
+static void put_text(struct archive *archive, const char *text)
+{
+	memcpy(archive->bytes + archive->count, text, strlen(text));
+	archive->count += strlen(text);
+}
+
+static void set(struct archive *archive, size_t at, uint64_t value, int bytes)
+{
+	for (int i = 0; i < bytes; i++)
+		archive->bytes[at + (size_t)i] = (uint8_t)(value >> 8 * i);
+}
+
+/* Two records, "a/one" = "hello" and "a/two" = "" behind an extra field; wide: sizes and places in ZIP64 fields. */
+static struct archive make(bool wide, const char *first_name, const char *second_name)
+{
+	struct archive archive = {.count = 0};
+	const char *names[2] = {first_name, second_name}, *contents[2] = {"hello", ""};
+	size_t places[2];
+	for (int i = 0; i < 2; i++) {
+		places[i] = archive.count;
+		put(&archive, 0x04034B50, 4);
+		put(&archive, 0, 22); /* torch leaves sizes and CRC empty here */
+		put(&archive, strlen(names[i]), 2);
+		put(&archive, i == 1 ? 7 : 0, 2);
+		put_text(&archive, names[i]);
+		put(&archive, 0, i == 1 ? 7 : 0);
+		put_text(&archive, contents[i]);
+	}
+	archive.directory = archive.count;
+	for (int i = 0; i < 2; i++) {
+		archive.entries[archive.entries_count++] = archive.count;
+		put(&archive, 0x02014B50, 4);
+		put(&archive, 0, 12);
+		put(&archive, crc32(0, (const uint8_t *)contents[i], (uInt)strlen(contents[i])), 4);
+		put(&archive, wide ? UINT32_MAX : strlen(contents[i]), 4);
+		put(&archive, wide ? UINT32_MAX : strlen(contents[i]), 4);
+		put(&archive, strlen(names[i]), 2);
+		put(&archive, wide ? 4 + 3 + 28 : 0, 2);
+		put(&archive, 0, 10);
+		put(&archive, wide ? UINT32_MAX : places[i], 4);
+		put_text(&archive, names[i]);
+		if (wide) {
+			put(&archive, 0x4646, 2); /* another extra field first */
+			put(&archive, 3, 2);
+			put(&archive, 0, 3);
+			put(&archive, 1, 2);
+			put(&archive, 24, 2);
+			put(&archive, strlen(contents[i]), 8);
+			put(&archive, strlen(contents[i]), 8);
+			put(&archive, places[i], 8);
+		}
+	}
+	size_t bytes = archive.count - archive.directory;
+	if (wide) {
+		size_t end64 = archive.count;
+		put(&archive, 0x06064B50, 4);
+		put(&archive, 44, 8);
+		put(&archive, 0, 12);
+		put(&archive, 2, 8);
+		put(&archive, 2, 8);
+		put(&archive, bytes, 8);
+		put(&archive, archive.directory, 8);
+		put(&archive, 0x07064B50, 4);
+		put(&archive, 0, 4);
+		put(&archive, end64, 8);
+		put(&archive, 1, 4);
+	}
+	put(&archive, 0x06054B50, 4);
+	put(&archive, 0, 4);
+	put(&archive, wide ? 0xFFFF : 2, 2);
+	put(&archive, wide ? 0xFFFF : 2, 2);
+	put(&archive, wide ? UINT32_MAX : bytes, 4);
+	put(&archive, wide ? UINT32_MAX : archive.directory, 4);
+	put(&archive, 0, 2);
+	return archive;
+}
+
+static void records_are_found(void **state)
+{
+	(void)state;
+	for (int wide = 0; wide < 2; wide++) {
+		struct archive archive = make(wide, "a/one", "a/two");
+		put_text(&archive, "bytes after the end");
+		struct zip zip;
+		if (zip_open("test.zip", archive.bytes, archive.count, &zip) != ST_OK)
+			fail_msg("%s", status_message());
+		assert_int_equal(zip.count, 2);
+		assert_int_equal(zip.first_name_count, 5);
+		struct zip_record *one = zip_find(&zip, "a/one"), *two = zip_find(&zip, "a/two");
+		assert_non_null(one);
+		assert_non_null(two);
+		assert_null(zip_find(&zip, "a/on"));
+		assert_null(zip_find(&zip, "a/onee"));
+		assert_int_equal(one->count, 5);
+		assert_memory_equal(one->data, "hello", 5);
+		assert_int_equal(two->count, 0);
+		assert_int_equal(zip_check(&zip, one), ST_OK);
+		assert_int_equal(zip_check(&zip, two), ST_OK);
+		zip_close(&zip);
+	}
+}
+
+static void refuse(const char *what, const struct archive *archive, const char *sentence)
+{
+	struct zip zip = {0};
+	uint8_t *copy = malloc(archive->count > 0 ? archive->count : 1);
+	assert_non_null(copy);
+	memcpy(copy, archive->bytes, archive->count);
+	if (zip_open("test.zip", copy, archive->count, &zip) != ST_DATA || strstr(status_message(), sentence) == NULL)
+		fail_msg("%s: \"%s\", expected \"%s\"", what, status_message(), sentence);
+	free(copy);
+}
+
+enum { CRC = 16, STORED = 20, SIZE = 24, PLACE = 42, FLAGS = 8, METHOD = 10, NAME_COUNT = 28 };
+
+static void refuse_entry(const char *what, size_t field, uint64_t value, int bytes, const char *sentence)
+{
+	struct archive archive = make(false, "a/one", "a/two");
+	set(&archive, archive.entries[0] + field, value, bytes);
+	refuse(what, &archive, sentence);
+}
+
+static void bad_directories_are_refused(void **state)
+{
+	(void)state;
+	refuse_entry("encrypted", FLAGS, 1, 2, "encrypted");
+	refuse_entry("two sizes", SIZE, 6, 4, "two different sizes");
+	refuse_entry("a record behind the data", PLACE, 3000, 4, "not where the directory says");
+	refuse_entry("a record at another place", PLACE, 1, 4, "not where the directory says");
+	refuse_entry("a name longer than the directory", NAME_COUNT, 5000, 2, "damaged");
+	refuse_entry("ZIP64 without its field", STORED, UINT32_MAX, 4, "ZIP64");
+	refuse_entry("no signature", 0, 0, 4, "damaged");
+
+	struct archive archive = make(false, "a/one", "a/two");
+	set(&archive, archive.entries[0] + STORED, 2000, 4);
+	set(&archive, archive.entries[0] + SIZE, 2000, 4);
+	refuse("a record past the data", &archive, "past the end");
+	archive = make(false, "a/one", "a/two");
+	set(&archive, archive.entries[1] + PLACE, 0, 4);
+	set(&archive, archive.entries[1] + STORED, 5, 4);
+	set(&archive, archive.entries[1] + SIZE, 5, 4);
+	refuse("records that overlap", &archive, "overlap");
+	archive = make(false, "a/one", "a/one");
+	refuse("one name twice", &archive, "same name");
+
+	static const char *const names[] = {"/one", "../x", "a/../x", "a/..", "a\\b", ""};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		archive = make(false, names[i], "a/two");
+		refuse(names[i], &archive, "name");
+	}
+}
+
+static void bad_ends_are_refused(void **state)
+{
+	(void)state;
+	struct archive archive = make(false, "a/one", "a/two");
+	size_t end = archive.count - 22;
+	for (size_t cut = 0; cut < archive.count; cut++) {
+		struct archive cut_archive = archive;
+		cut_archive.count = cut;
+		refuse("a cut file", &cut_archive, "not a usable zip file");
+	}
+	set(&archive, end + 10, 3, 2);
+	set(&archive, end + 8, 3, 2);
+	refuse("more records than the directory holds", &archive, "cannot hold");
+	archive = make(false, "a/one", "a/two");
+	set(&archive, end + 10, 0, 2);
+	set(&archive, end + 8, 0, 2);
+	refuse("no records", &archive, "no records");
+	archive = make(false, "a/one", "a/two");
+	set(&archive, end + 4, 1, 2);
+	refuse("a second disk", &archive, "disks");
+	archive = make(false, "a/one", "a/two");
+	set(&archive, end + 16, 3000, 4);
+	refuse("a directory past the end", &archive, "past its end");
+	archive = make(true, "a/one", "a/two");
+	set(&archive, archive.count - 22 - 20 + 8, UINT64_MAX - 10, 8);
+	refuse("ZIP64's end far outside", &archive, "ZIP64");
+	archive = make(true, "a/one", "a/two");
+	set(&archive, archive.count - 22 - 20 - 56 + 48, UINT64_MAX, 8);
+	refuse("ZIP64's directory far outside", &archive, "past its end");
+	archive = make(true, "a/one", "a/two");
+	set(&archive, archive.entries[0] + 46 + 5 + 7 + 4, UINT64_MAX - 3, 8);
+	set(&archive, archive.entries[0] + 46 + 5 + 7 + 12, UINT64_MAX - 3, 8);
+	refuse("a record of 2^64 bytes", &archive, "past the end");
+}
+
+static void records_are_checked_before_use(void **state)
+{
+	(void)state;
+	struct archive archive = make(false, "a/one", "a/two");
+	struct zip zip;
+	archive.bytes[30 + 5] ^= 1; /* the h of hello */
+	assert_int_equal(zip_open("test.zip", archive.bytes, archive.count, &zip), ST_OK);
+	assert_int_equal(zip_check(&zip, zip_find(&zip, "a/one")), ST_DATA);
+	assert_non_null(strstr(status_message(), "a/one is damaged"));
+	zip_close(&zip);
+	set(&archive, archive.entries[0] + CRC, 0, 4); /* no CRC was made */
+	assert_int_equal(zip_open("test.zip", archive.bytes, archive.count, &zip), ST_OK);
+	assert_int_equal(zip_check(&zip, zip_find(&zip, "a/one")), ST_OK);
+	zip_close(&zip);
+	set(&archive, archive.entries[0] + METHOD, 8, 2);
+	assert_int_equal(zip_open("test.zip", archive.bytes, archive.count, &zip), ST_OK);
+	assert_int_equal(zip_check(&zip, zip_find(&zip, "a/one")), ST_DATA);
+	assert_non_null(strstr(status_message(), "compressed"));
+	zip_close(&zip);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_are_found),
+		cmocka_unit_test(bad_directories_are_refused),
+		cmocka_unit_test(bad_ends_are_refused),
+		cmocka_unit_test(records_are_checked_before_use),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
