@@ -20,7 +20,7 @@ struct archive {
 static void put(struct archive *archive, uint64_t value, int bytes)
 {
 	for (int i = 0; i < bytes; i++)
-		archive->bytes[archive->count++] = (uint8_t)(value >> 8 * i);
+		archive->bytes[archive->count++] = i < 8 ? (uint8_t)(value >> 8 * i) : 0;
 }
 
 static void put_text(struct archive *archive, const char *text)
