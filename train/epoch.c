@@ -189,6 +189,7 @@ static enum status step_run(struct loop *loop)
 	position->step++;
 	position->step_in_epoch++;
 	bool last = position->step_in_epoch == t->identity.steps_per_epoch;
+	report_tick(t->report, position->epoch + 1, position->step, position->step_in_epoch, t->identity.steps_per_epoch);
 	if (last || (s->log_every_steps > 0 && position->step % s->log_every_steps == 0))
 		TRY(step_report(loop, lr));
 	if (s->checkpoint_every_steps > 0 && position->step % s->checkpoint_every_steps == 0 && !last)

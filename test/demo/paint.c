@@ -19,10 +19,10 @@ static const char *const shape_names[SHAPES] = {"circle", "square", "triangle", 
 static const char *const texture_names[TEXTURES] = {"plain", "striped", "dotted", "checked", "hollow"};
 
 /* How much each difficulty takes. */
-static const double hue_jitter_degrees = 20, tilt_degrees = 30, stretch = 0.25, hollow_share = 0.62;
-static const double radius_min = 7, radius_max = 12.5, shift_max = 5, noise_min = 4, noise_max = 26;
-static const double occluder_probability = 0.6;
-enum { DISTRACTORS_MIN = 2, DISTRACTORS_MAX = 6 };
+static const double hue_jitter_degrees = 16, tilt_degrees = 25, stretch = 0.2, hollow_share = 0.6;
+static const double radius_min = 8.5, radius_max = 14, shift_max = 4, period_min = 5.5, period_max = 8, noise_min = 3, noise_max = 16;
+static const double occluder_probability = 0.4;
+enum { DISTRACTORS_MIN = 1, DISTRACTORS_MAX = 4 };
 
 struct rgb {
 	double r, g, b;
@@ -149,7 +149,7 @@ static void object_place(struct object *object, struct random_stream *random, do
 	object->xy = flip * sin(tilt) / (radius * wide);
 	object->yx = -sin(tilt) / radius;
 	object->yy = cos(tilt) / radius;
-	object->period = between(random, 4.2, 6.2);
+	object->period = between(random, period_min, period_max);
 	object->phase = between(random, 0, object->period) + 64 * object->period;
 }
 

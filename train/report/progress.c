@@ -69,15 +69,20 @@ void duration_write(double seconds, char to[DURATION_BYTES])
 		snprintf(to, DURATION_BYTES, "%lld h %02lld min", whole / 3600, whole % 3600 / 60);
 }
 
-static void line_compose(const struct progress *progress, const struct report_step *step, char line[LINE_BYTES_MAX])
+static void line_compose(const struct progress *progress, char line[LINE_BYTES_MAX])
 {
-	char bar[BAR_CELLS + 1], loss[NUMBER_BYTES], speed[NUMBER_BYTES], of[48] = "", left[DURATION_BYTES + 8] = "";
+	const struct report_step *step = &progress->last;
+	char bar[BAR_CELLS + 1], of[48] = "", measured[64] = "", left[DURATION_BYTES + 8] = "";
 	int filled = step->steps_in_epoch > 0 ? (int)(BAR_CELLS * step->step_in_epoch / step->steps_in_epoch) : 0;
 	for (int i = 0; i < BAR_CELLS; i++)
 		bar[i] = i < filled ? '#' : '.';
 	bar[BAR_CELLS] = '\0';
-	number_plain(step->loss, loss);
-	number_plain(step->images_per_second, speed);
+	if (progress->measured) {
+		char loss[NUMBER_BYTES], speed[NUMBER_BYTES];
+		number_plain(step->loss, loss);
+		number_plain(step->images_per_second, speed);
+		snprintf(measured, sizeof measured, "  loss %.6s  %.7s images/s", loss, speed);
+	}
 	if (progress->epochs_total > 0)
 		snprintf(of, sizeof of, "/%" PRId64, progress->epochs_total);
 	double seconds_left = progress_seconds_left(progress, step->step);
@@ -86,11 +91,11 @@ static void line_compose(const struct progress *progress, const struct report_st
 		duration_write(seconds_left, duration);
 		snprintf(left, sizeof left, "  %s left", duration);
 	}
-	snprintf(line, LINE_BYTES_MAX, "epoch %" PRId64 "%s [%s] %" PRId64 "/%" PRId64 "  loss %.6s  %.7s images/s%s", step->epoch, of, bar,
-		step->step_in_epoch, step->steps_in_epoch, loss, speed, left);
+	snprintf(line, LINE_BYTES_MAX, "epoch %" PRId64 "%s [%s] %" PRId64 "/%" PRId64 "%s%s", step->epoch, of, bar,
+		step->step_in_epoch, step->steps_in_epoch, measured, left);
 }
 
-void progress_step(struct progress *progress, const struct report_step *step)
+static void line_draw(struct progress *progress)
 {
 	if (!progress->live)
 		return;
@@ -101,12 +106,28 @@ void progress_step(struct progress *progress, const struct report_step *step)
 	struct winsize window;
 	int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : COLUMNS_DEFAULT;
 	char line[LINE_BYTES_MAX], drawn[LINE_BYTES_MAX + sizeof LINE_ERASE];
-	line_compose(progress, step, line);
+	line_compose(progress, line);
 	/* A line that reaches the last column would wrap and could not be erased. */
 	int length = snprintf(drawn, sizeof drawn, LINE_ERASE "%.*s", columns - 1, line);
 	/* A terminal that went away is no reason to stop the work. */
 	if (write(STDOUT_FILENO, drawn, (size_t)length) < 0)
 		progress_close(progress);
+}
+
+void progress_tick(struct progress *progress, int64_t epoch, int64_t step, int64_t step_in_epoch, int64_t steps_in_epoch)
+{
+	progress->last.epoch = epoch;
+	progress->last.step = step;
+	progress->last.step_in_epoch = step_in_epoch;
+	progress->last.steps_in_epoch = steps_in_epoch;
+	line_draw(progress);
+}
+
+void progress_step(struct progress *progress, const struct report_step *step)
+{
+	progress->last = *step;
+	progress->measured = true;
+	line_draw(progress);
 }
 
 void progress_close(struct progress *progress)

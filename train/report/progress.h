@@ -10,6 +10,8 @@ struct progress {
 	bool live;
 	int64_t steps_total, epochs_total, steps_first;
 	double seconds_start, seconds_drawn; /* of the monotonic clock */
+	bool measured;                       /* `last` holds a loss and a speed */
+	struct report_step last;
 };
 
 void progress_open(struct progress *progress, const struct report_config *config);
@@ -17,7 +19,8 @@ void progress_open(struct progress *progress, const struct report_config *config
 double progress_seconds_left(const struct progress *progress, int64_t step);
 /* Seconds since progress_open. */
 double progress_seconds(const struct progress *progress);
-/* Draws the live line, ten times a second at most. */
+/* Draws the live line, ten times a second at most; a tick with the loss and the speed that were known last. */
+void progress_tick(struct progress *progress, int64_t epoch, int64_t step, int64_t step_in_epoch, int64_t steps_in_epoch);
 void progress_step(struct progress *progress, const struct report_step *step);
 /* Removes the live line. */
 void progress_close(struct progress *progress);

@@ -77,6 +77,14 @@ static void line_print(struct text *line, enum status status)
 	text_free(line);
 }
 
+void report_tick(struct report *report, int64_t epoch, int64_t step, int64_t step_in_epoch, int64_t steps_in_epoch)
+{
+	if (!report->speaks)
+		return;
+	report->steps_done = step;
+	progress_tick(&report->progress, epoch, step, step_in_epoch, steps_in_epoch);
+}
+
 void report_step(struct report *report, const struct report_step *step)
 {
 	if (!report->speaks)

@@ -71,7 +71,10 @@ bool report_terminal(void);
  * copied. ST_DISK, ST_MEMORY. report_close releases. */
 enum status report_open(const struct report_config *config, struct report **report);
 
-/* After a step whose loss is at hand; every step or every few. Cheap: what is not due is not written. */
+/* After every step, its loss at hand or not: moves the live line. */
+void report_tick(struct report *report, int64_t epoch, int64_t step, int64_t step_in_epoch, int64_t steps_in_epoch);
+
+/* After a step whose loss is at hand; every few steps. Cheap: what is not due is not written. */
 void report_step(struct report *report, const struct report_step *step);
 
 /* After each epoch's validation. ST_DISK when the history cannot be written. */
