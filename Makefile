@@ -62,7 +62,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/bench_*.c)
 
 PROGRAMS := $(BIN)/train
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-long bench unit-programs fuzz-programs clean
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-long bench readme unit-programs fuzz-programs clean
 
 all: $(PROGRAMS)
 
@@ -70,6 +70,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
 	@echo "make test-long  slow extras"
+	@echo "make readme     write the README's table of settings"
 	@echo "make deps       install what the build needs (as root), or say what to install"
 
 # --- what a bare machine lacks ---------------------------------------------------------------------------------------
@@ -164,6 +165,10 @@ test-fuzz: deps-test
 	@test/run fuzz
 test-long: deps-test
 	@test/run long
+
+# The README's table of settings, from the program's own.
+readme: $(B)/test/test_settings
+	@SMELT_README=write $(B)/test/test_settings
 
 bench: deps
 	@$(MAKE) --no-print-directory $(BENCH)

@@ -5,6 +5,7 @@
 #define _XOPEN_SOURCE 700 /* sigaltstack */
 #include "train/failure.h"
 
+#include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/text.h"
 #include "core/base/version.h"
@@ -183,6 +184,11 @@ enum status failure_open(const char *path, const char *host)
 	snprintf(state.reserve, sizeof state.reserve, "%.*s%s", directory, path, RESERVE_NAME);
 	snprintf(state.host, sizeof state.host, "%s", host != NULL ? host : "");
 	TRY(crash_install());
+	if (slash != NULL && slash != path) {
+		char parent[PATH_BYTES];
+		snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+		TRY(directory_make(parent));
+	}
 	return reserve();
 }
 

@@ -136,9 +136,9 @@ int main(int count, char **words)
 	if (status == ST_OK)
 		status = opt_ml_open(&opt_ml);
 	if (status == ST_OK)
-		status = opt_ml_make(&opt_ml);
-	if (status == ST_OK)
 		status = failure_open(opt_ml.failure, NULL);
+	if (status == ST_OK)
+		status = opt_ml_make(&opt_ml);
 	if (status == ST_OK)
 		status = job_begin(count, words, &opt_ml, &settings);
 	if (status == ST_OK)

@@ -5,15 +5,14 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
-static atomic_int signals_count, signal_last;
+static atomic_int signals_count;
 
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a signal handler needs lock-free integers");
 
 static void on_stop(int number)
 {
-	atomic_store(&signal_last, number);
+	(void)number;
 	if (atomic_load(&signals_count) < 2) /* so that it never wraps */
 		atomic_fetch_add(&signals_count, 1);
 }
@@ -52,29 +51,4 @@ bool stop_requested(void)
 bool stop_now(void)
 {
 	return atomic_load(&signals_count) > 1;
-}
-
-const char *stop_signal(void)
-{
-	int number = atomic_load(&signal_last);
-	return number == SIGTERM ? "SIGTERM" : number == SIGINT ? "SIGINT" : "";
-}
-
-bool stop_wait(double seconds)
-{
-	struct timespec left = {.tv_sec = (time_t)seconds};
-	left.tv_nsec = (long)((seconds - (double)left.tv_sec) * 1e9);
-	/* Short naps: a signal between the test and the sleep, or one taken by another thread, would else cost the whole wait. */
-	while (!stop_requested() && (left.tv_sec > 0 || left.tv_nsec > 0)) {
-		struct timespec nap = {.tv_nsec = 50000000};
-		if (left.tv_sec == 0 && left.tv_nsec < nap.tv_nsec)
-			nap.tv_nsec = left.tv_nsec;
-		nanosleep(&nap, NULL);
-		left.tv_nsec -= nap.tv_nsec;
-		if (left.tv_nsec < 0) {
-			left.tv_nsec += 1000000000;
-			left.tv_sec--;
-		}
-	}
-	return stop_requested();
 }

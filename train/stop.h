@@ -17,8 +17,3 @@ enum status stop_install(void);
 bool stop_requested(void);
 /* True after the second: leave as fast as possible; what is not written yet is lost. Any thread. */
 bool stop_now(void);
-/* "SIGTERM", "SIGINT", or "" before any. */
-const char *stop_signal(void);
-
-/* Waits up to `seconds`, or until a stop is requested; true if it is. */
-bool stop_wait(double seconds);
