@@ -70,7 +70,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
 	@echo "make test-long  slow extras"
-	@echo "make readme     write the README's table of settings"
+	@echo "make readme     write the README's tables of metrics and settings"
 	@echo "make deps       install what the build needs (as root), or say what to install"
 
 # --- what a bare machine lacks ---------------------------------------------------------------------------------------
@@ -166,9 +166,9 @@ test-fuzz: deps-test
 test-long: deps-test
 	@test/run long
 
-# The README's table of settings, from the program's own.
-readme: $(B)/test/test_settings
-	@SMELT_README=write $(B)/test/test_settings
+# The README's tables of metrics and settings, from the program's own.
+readme: $(B)/test/test_readme
+	@SMELT_README=write $(B)/test/test_readme
 
 bench: deps
 	@$(MAKE) --no-print-directory $(BENCH)

@@ -1,7 +1,6 @@
 /* Goal: every way of writing a value that SageMaker's clients use means the same; every key's range is exact; the strongest source
  * wins; what is refused names key, value and rule. Method: hyperparameters as JSON text, variables in the environment; ranges are
- * walked from the table itself, so a new row is tested by being there. README.md's table is compared when the README has its markers
- * (SMELT_README=write writes it: make readme). */
+ * walked from the table itself, so a new row is tested by being there. */
 #include "train/setting.h"
 #include "train/value.h"
 
@@ -553,39 +552,6 @@ static void fingerprint(void **unused)
 	text_free(&told);
 }
 
-#define README_START "<!-- settings: written by make readme -->\n"
-#define README_END "<!-- end of settings -->"
-
-static void readme(void **unused)
-{
-	(void)unused;
-	uint8_t *bytes = NULL;
-	size_t count = 0;
-	struct text table = {0}, whole = {0};
-	if (!file_exists("README.md"))
-		skip();
-	assert_int_equal(file_read("README.md", (size_t)1 << 22, &bytes, &count), ST_OK);
-	char *start = strstr((char *)bytes, README_START), *end = start != NULL ? strstr(start, README_END) : NULL;
-	if (end == NULL) {
-		free(bytes);
-		skip();
-	}
-	start += strlen(README_START);
-	assert_int_equal(settings_markdown(&table), ST_OK);
-	const char *mode = getenv("SMELT_README");
-	if (mode != NULL && strcmp(mode, "write") == 0) {
-		assert_int_equal(text_add_bytes(&whole, bytes, (size_t)(start - (char *)bytes)), ST_OK);
-		assert_int_equal(text_add(&whole, text_string(&table)), ST_OK);
-		assert_int_equal(text_add(&whole, end), ST_OK);
-		assert_int_equal(file_write("README.md", whole.data, whole.length), ST_OK);
-	} else if ((size_t)(end - start) != table.length || memcmp(start, table.data, table.length) != 0) {
-		fail_msg("README.md's table of settings is not the program's: run make readme");
-	}
-	text_free(&table);
-	text_free(&whole);
-	free(bytes);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -607,7 +573,6 @@ int main(void)
 		cmocka_unit_test_setup(file, setup),
 		cmocka_unit_test_setup(print, setup),
 		cmocka_unit_test_setup(fingerprint, setup),
-		cmocka_unit_test_setup(readme, setup),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
