@@ -1,4 +1,10 @@
-/* pth.c: see pth.h. Format: the design notes' formats.md §1, from PyTorch's own sources. */
+/* pth.c: see pth.h.
+ *
+ * A zip: records P/data.pkl (the object), P/data/KEY (a storage's bytes), P/version, P/byteorder, all in one directory P.
+ * Legacy: pickles of a magic number, the version 1001, a dict about the machine, the object, a list of keys; then for each key an int64
+ * count and that many elements.
+ * In the object a tensor is _rebuild_tensor_v2(storage, offset, size, stride, …), offset and stride in elements, and a storage a
+ * persistent id, see pth_storage.h. (PyTorch: torch/serialization.py, torch/_utils.py.) */
 #include "core/format/pth.h"
 
 #include "core/format/pth_storage.h"
@@ -59,7 +65,8 @@ static enum status shape_parse(const char *file, const struct pickle_node *size,
 		return FAIL(ST_DATA, "%s: a tensor's shape is not described as torch.save does it, or has more than %d dimensions", file, TENSOR_RANK_MAX);
 	view->rank = (int)rank;
 	for (size_t k = 0; k < rank; k++)
-		if (!pickle_int(pickle_item(size, k), &view->shape[k]) || !pickle_int(pickle_item(stride, k), &view->stride[k]) || view->shape[k] < 0 || view->stride[k] < 0)
+		if (!pickle_int(pickle_item(size, k), &view->shape[k]) || !pickle_int(pickle_item(stride, k), &view->stride[k]) || view->shape[k] < 0 ||
+			view->stride[k] < 0)
 			return FAIL(ST_DATA, "%s: a tensor's size or stride is negative or no whole number", file);
 	if (!tensor_count(view, &count))
 		return FAIL(ST_DATA, "%s: a tensor has more elements than can be", file);

@@ -1,4 +1,5 @@
-/* pth_write.c: see pth_write.h. The recipe is formats.md §1.6 of the design notes, tried against torch. */
+/* pth_write.c: see pth_write.h. What the file holds is said in pth.c; sizes and CRCs stand in the local
+ * headers, there are no data descriptors, and the pickle uses no memo. */
 #include "core/format/pth_write.h"
 
 #include "core/base/text.h"

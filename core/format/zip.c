@@ -199,7 +199,8 @@ enum status zip_open(const char *name, const uint8_t *bytes, size_t count, struc
 	size_t left = (size_t)directory.bytes;
 	for (size_t i = 0; i < directory.count; i++)
 		TRY_DONE(record_read(&file, directory.start, &entry, &left, &records[i]));
-	struct zip opened = {.file = name, .records = records, .count = (size_t)directory.count, .first_name = records[0].name, .first_name_count = records[0].name_count};
+	struct zip opened = {.file = name, .records = records, .count = (size_t)directory.count, .first_name = records[0].name,
+		.first_name_count = records[0].name_count};
 	TRY_DONE(records_check(&file, records, opened.count));
 	*zip = opened;
 	records = NULL;

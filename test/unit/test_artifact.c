@@ -32,7 +32,7 @@ struct model {
 
 static char apple[] = "apple", pear[] = "\"pear\"\n", plum[] = "pl\xc3\xbcm";
 static char *const class_names[CLASSES] = {apple, pear, plum};
-static const struct artifact_metric metrics[] = {{"validation:accuracy", 0.625}, {"validation:loss", NAN}, {"epochs", 3}};
+static const struct artifact_metric metrics[] = {{"validation:accuracy", 0.625}, {"validation:loss", (double)NAN}, {"epochs", 3}};
 
 static void model_make(struct model *model, enum stem stem, unsigned formats)
 {
