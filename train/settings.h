@@ -88,8 +88,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 		"largest L2 norm of all gradients together; larger ones are scaled down") \
 	REAL(label_smoothing, "0", 0, 0.9, NULL, MATHS, "", "share of the target spread evenly over the classes; not on mixed batches") \
 	REAL(ema_decay, "0", 0.5, 0.999999, "off", MATHS, "", "keep a moving average of the weights, this much of it kept each step") \
-	REAL(mixup_alpha, "0", 0, 100, NULL, MATHS, "mixup", "blend pairs of images with a weight from Beta(alpha, alpha); 0: off") \
-	REAL(cutmix_alpha, "0", 0, 100, NULL, MATHS, "cutmix", "paste a rectangle of another image, area from Beta(alpha, alpha); 0: off") \
+	REAL(mixup_alpha, "0", 0.001, 100, "off", MATHS, "mixup", "blend pairs of images with a weight from Beta(alpha, alpha)") \
+	REAL(cutmix_alpha, "0", 0.001, 100, "off", MATHS, "cutmix", "paste a rectangle of another image, area from Beta(alpha, alpha)") \
 	REAL(mix_probability, "1", 0, 1, NULL, MATHS, "mix_prob", "share of the batches that are mixed, if mixup or cutmix is on") \
 	INTEGER(crop_padding, "4", 0, 64, NULL, MATHS, "random_crop_padding", "random crop after padding by this many pixels") \
 	WORD(padding_mode, "reflect", PADDING_MODE_LIST, MATHS, "", "what lies outside of the image when it is cropped or rotated") \

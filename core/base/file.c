@@ -12,18 +12,37 @@
 
 enum { WRITE_BUFFER_BYTES = 1 << 20 };
 
+/* A stop signal may interrupt any call that waits; what we are about to do is then done all the same. */
+static int open_again(const char *path, int flags, mode_t mode)
+{
+	int fd;
+	do
+		fd = open(path, flags, mode);
+	while (fd < 0 && errno == EINTR);
+	return fd;
+}
+
+static int fsync_again(int fd)
+{
+	int result;
+	do
+		result = fsync(fd);
+	while (result != 0 && errno == EINTR);
+	return result;
+}
+
 enum status file_read(const char *path, size_t bytes_max, uint8_t **bytes, size_t *count)
 {
 	enum status status = ST_OK;
 	uint8_t *data = NULL;
 	size_t used = 0, capacity = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_again(path, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return FAIL(ST_DATA, "%s: cannot be opened: %s", path, strerror(errno));
 	struct stat about;
 	/* The size is a hint only: a file may grow, and a stream has none. */
 	if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0 && (uintmax_t)about.st_size <= bytes_max)
-		capacity = (size_t)about.st_size + 1;
+		capacity = (size_t)about.st_size + 2; /* the ending zero, and room to see that nothing follows */
 	else
 		capacity = 65536;
 	data = malloc(capacity);
@@ -89,7 +108,7 @@ enum status file_begin(struct file_writer *writer, const char *path, const char 
 		file_abandon(writer);
 		return status;
 	}
-	writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	writer->fd = open_again(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (writer->fd < 0) {
 		enum status status = fail_disk("creating the file", writer->temporary);
 		file_abandon(writer);
@@ -110,10 +129,10 @@ static enum status write_all(struct file_writer *writer, const uint8_t *bytes, s
 		ssize_t n = write(writer->fd, bytes, count);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return fail_disk("writing", writer->path);
-		if (n == 0) {
-			errno = ENOSPC; /* POSIX allows a short write that makes no progress; treat it as full */
+		if (n <= 0) {
+			if (n == 0)
+				errno = ENOSPC; /* POSIX allows a short write that makes no progress; treat it as full */
+			writer->failed = true;
 			return fail_disk("writing", writer->path);
 		}
 		bytes += n;
@@ -156,12 +175,12 @@ enum status file_append(struct file_writer *writer, const void *bytes, size_t co
 enum status file_commit(struct file_writer *writer)
 {
 	MUST(writer->fd >= 0);
-	enum status status = flush(writer);
-	if (status == ST_OK && fsync(writer->fd) != 0)
+	enum status status = writer->failed ? FAIL(ST_DISK, "%s: not put in place, for a write to it has failed", writer->path) : flush(writer);
+	if (status == ST_OK && fsync_again(writer->fd) != 0)
 		status = fail_disk("syncing", writer->path);
 	int fd = writer->fd;
 	writer->fd = -1;
-	if (close(fd) != 0 && status == ST_OK)
+	if (close(fd) != 0 && errno != EINTR && status == ST_OK) /* after EINTR Linux has closed it */
 		status = fail_disk("closing", writer->path);
 	if (status == ST_OK && rename(writer->temporary, writer->path) != 0)
 		status = fail_disk("renaming its temporary file", writer->path);
@@ -230,12 +249,12 @@ enum status directory_make(const char *path)
 
 enum status directory_sync(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open_again(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fail_disk("opening the directory", path);
 	enum status status = ST_OK;
 	/* Some file systems (FUSE among them) cannot sync a directory and say so with EINVAL. */
-	if (fsync(fd) != 0 && errno != EINVAL && errno != EROFS)
+	if (fsync_again(fd) != 0 && errno != EINVAL && errno != EROFS)
 		status = fail_disk("syncing the directory", path);
 	close(fd);
 	return status;

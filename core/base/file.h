@@ -19,6 +19,7 @@ enum status file_read(const char *path, size_t bytes_max, uint8_t **bytes, size_
 /* A file being written. The caller appends, then commits or abandons; both release everything. */
 struct file_writer {
 	int fd; /* -1: not open */
+	bool failed; /* an append was not written: commit refuses */
 	uint64_t bytes;
 	uint32_t crc; /* CRC-32 (zlib's) of everything appended */
 	char path[4096];
