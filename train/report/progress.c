@@ -78,10 +78,9 @@ static void line_compose(const struct progress *progress, char line[LINE_BYTES_M
 		bar[i] = i < filled ? '#' : '.';
 	bar[BAR_CELLS] = '\0';
 	if (progress->measured) {
-		char loss[NUMBER_BYTES], speed[NUMBER_BYTES];
+		char loss[NUMBER_BYTES];
 		number_plain(step->loss, loss);
-		number_plain(step->images_per_second, speed);
-		snprintf(measured, sizeof measured, "  loss %.6s  %.7s images/s", loss, speed);
+		snprintf(measured, sizeof measured, "  loss %.6s  %.0f images/s", loss, step->images_per_second);
 	}
 	if (progress->epochs_total > 0)
 		snprintf(of, sizeof of, "/%" PRId64, progress->epochs_total);
