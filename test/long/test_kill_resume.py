@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import smelt_job
 from smelt_job import Job, expect, fault_env, test
 
-PLAIN = {"epochs": "4", "batch_size": "50", "checkpoint_every_steps": "3", "keep_checkpoints": "2", "artifact_formats": "safetensors"}
+PLAIN = {"epochs": "4", "batch_size": "32", "checkpoint_every_steps": "3", "keep_checkpoints": "2", "artifact_formats": "safetensors"}
 RICH = {**PLAIN, "ema_decay": "0.9", "mixup_alpha": "0.2", "cutmix_alpha": "1.0", "label_smoothing": "0.1", "lr_schedule": "cosine",
         "warmup_epochs": "1", "flip": "alternating", "random_erase": "0.2", "rotation_degrees": "15"}
 
