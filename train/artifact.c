@@ -182,7 +182,7 @@ static enum status space_check(const char *directory, const struct artifact_cont
 		return ST_OK;
 	uint64_t available = (uint64_t)about.f_bavail * about.f_frsize;
 	if (available < wanted)
-		return FAIL(ST_DISK, "%s: the model needs %.1f MB and %.1f MB are free; enlarge the volume (VolumeSizeInGB) or ask for fewer artifact_formats",
+		return FAIL(ST_DISK, "%s: no space left: the model needs %.1f MB and %.1f MB are free; enlarge the volume (VolumeSizeInGB) or ask for fewer artifact_formats",
 			directory, (double)wanted / 1e6, (double)available / 1e6);
 	return ST_OK;
 }

@@ -24,7 +24,7 @@ struct position {
 	int64_t step_in_epoch; /* steps of it that are done */
 	int64_t step;          /* steps done in all epochs */
 	struct counters train; /* sums of the running epoch's steps */
-	bool finished;         /* nothing is left to train: epochs done, stopped early, or a budget used up */
+	bool finished;         /* nothing is left to train: epochs done, or stopped early */
 	/* early stopping */
 	double best_value;     /* of the watched score; meaningful when best_epoch > 0 */
 	int64_t best_epoch;    /* from 1; 0: none yet */

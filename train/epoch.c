@@ -47,6 +47,7 @@ struct loop {
 	int64_t epoch_first_step;  /* step at epoch_started */
 	int64_t saved_step;        /* of the newest checkpoint that this process wrote, or −1 */
 	int64_t saved_epoch;
+	bool budget_over;          /* max_steps or max_seconds is used up; not kept, so that a larger budget can go on */
 };
 
 static double lr_at(const struct loop *loop, int64_t step)
@@ -284,14 +285,16 @@ static enum status epoch_end(struct loop *loop)
 	if (stale)
 		report_note(t->report, "early stopping: no better score since epoch %" PRId64, position->best_epoch);
 	position->last = report;
-	position->finished = stale || budget_used(loop) || position->epoch + 1 >= t->settings->epochs;
-	if (position->step_in_epoch == t->identity.steps_per_epoch) {
+	loop->budget_over = budget_used(loop);
+	bool whole = position->step_in_epoch == t->identity.steps_per_epoch;
+	position->finished = stale || (whole && position->epoch + 1 >= t->settings->epochs);
+	if (whole) {
 		position->epoch++;
 		position->step_in_epoch = 0;
 		position->train = loop->base = (struct counters){0};
 	}
 	bool due = t->settings->checkpoint_every_epochs > 0 && position->epoch % t->settings->checkpoint_every_epochs == 0;
-	if (due || position->finished)
+	if (due || position->finished || loop->budget_over)
 		TRY(state_save(loop));
 	if (report_wants_histograms(t->report)) {
 		TRY(t->machine.backend->snapshot(t->machine.state, t->state));
@@ -332,9 +335,10 @@ enum status training_run(struct training *t)
 		goto done;
 	}
 	/* A checkpoint of a run with a smaller budget may lie at or past this one's end. */
-	if (t->position.epoch >= s->epochs || t->position.step >= loop.steps_total)
+	if (t->position.epoch >= s->epochs)
 		t->position.finished = true;
-	while (status == ST_OK && !t->position.finished)
+	loop.budget_over = t->position.step >= loop.steps_total;
+	while (status == ST_OK && !t->position.finished && !loop.budget_over)
 		status = epoch_run(&loop);
 	if (status == ST_STOPPED) {
 		/* The checkpoint first: it is what a second signal must not cost. */

@@ -33,7 +33,7 @@ int64_t epoch_steps(const struct settings *settings, size_t images);
 /* Steps of the whole run: epochs × steps of one, or max_steps if that is less. */
 int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch);
 
-/* Trains from position to the end. ST_OK: finished (position.finished), the last checkpoint written. ST_STOPPED: a stop was
+/* Trains from position to the end. ST_OK: finished, or the budget is used up; the last checkpoint is written. ST_STOPPED: a stop was
  * requested; state and checkpoint are those of the last step done. ST_INTERNAL when the loss is no longer a number (the sentence
  * says what to try), ST_DISK. */
 enum status training_run(struct training *training);

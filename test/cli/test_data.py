@@ -274,7 +274,7 @@ def unread_pipe():
 def determinism():
     with Job(SHORT) as job:
         same_model(job, "second run")
-    for threads in ("0", "2", "3"):
+    for threads in ("2",):
         with Job(SHORT, threads=threads) as job:
             same_model(job, f"threads={threads}")
     with Job(SHORT, seed="8") as job:
