@@ -105,8 +105,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	INTEGER(image_size, "0", 8, 512, "auto", MATHS, "img_size input_size", "rows and columns of the images; auto: 32 for CIFAR and for folders of images") \
 	TEXT(pretrained, "", MATHS, "pretrained_path pretrained_weights weights init_weights", \
 		"file of weights to start from (.pth .pt .ckpt .safetensors, model.tar.gz); empty: a channel called pretrained or model, if there is one") \
-	REAL(validation_split, "0", 0.001, 0.9, "off", MATHS, "val_split validation_fraction", \
-		"share of the training images kept for validation if there is no validation channel; off: the data's own test files, or the test channel") \
+	REAL(validation_split, "0", 0.001, 0.9, "auto", MATHS, "val_split validation_fraction", \
+		"share of the training images kept for validation if there is no validation channel; auto: the data's own test files, else the test channel, else 0.1") \
 	INTEGER(early_stopping_patience, "0", 1, 10000, "off", MATHS, "patience", "stop after this many epochs without a better early_stopping_metric") \
 	WORD(early_stopping_metric, "accuracy", STOPPING_METRIC_LIST, MATHS, "", "what early stopping watches, on the validation images") \
 	LONG(max_steps, "0", 1, 9007199254740991, "no limit", RUNNING, "", "stop cleanly after this many steps of the whole run") \
