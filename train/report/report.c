@@ -177,8 +177,10 @@ void report_images(struct report *report, const char *tag, int64_t step, const u
 		tensorboard_off(report);
 }
 
-void report_histogram(struct report *report, const char *tag, int64_t step, const float *values, size_t count)
+void report_histogram(struct report *report, const char *name, int64_t step, const float *values, size_t count)
 {
+	char tag[128];
+	snprintf(tag, sizeof tag, "weights/%s", name);
 	if (report->tensorboard != NULL && tensorboard_histogram(report->tensorboard, step, tag, values, count) != ST_OK)
 		tensorboard_off(report);
 }

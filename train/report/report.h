@@ -83,8 +83,9 @@ enum status report_epoch(struct report *report, const struct report_epoch *epoch
 /* `count` augmented pictures as TensorBoard shows them, in one sheet; `images` is (count, 3, size, size) uint8 RGB. */
 void report_images(struct report *report, const char *tag, int64_t step, const uint8_t *images, size_t count, int size);
 
-/* Distribution of `count` floats (a weight tensor) at `step`, for TensorBoard. Cheap to skip: ask report_wants_histograms. */
-void report_histogram(struct report *report, const char *tag, int64_t step, const float *values, size_t count);
+/* Distribution of the `count` floats of the weight tensor `name` at `step`, for TensorBoard (tag "weights/NAME"). */
+void report_histogram(struct report *report, const char *name, int64_t step, const float *values, size_t count);
+/* Whether the two calls above do anything; to save the work of preparing them. */
 bool report_wants_images(const struct report *report);
 bool report_wants_histograms(const struct report *report);
 
