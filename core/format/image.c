@@ -1,12 +1,12 @@
 /* image.c: see image.h. */
 #include "core/format/image.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STBI_NO_STDIO
 #include <stb_image.h>
-#include <stb_image_resize.h>
 #define STBI_WRITE_NO_STDIO
 #include <stb_image_write.h>
 
@@ -16,37 +16,152 @@ bool image_sniff(const uint8_t *bytes, size_t count)
 		(count >= 2 && memcmp(bytes, "BM", 2) == 0);
 }
 
-/* torchvision's Resize(size) keeps the picture's shape: the longer side becomes size · long / short, rounded down. */
-static enum status plane_resize(const uint8_t *plane, int width, int height, int size, uint8_t *resized)
+/* --- scaling --------------------------------------------------------------------------------------------------------- */
+
+/* stb_image_resize stops the program at an assertion for some ordinary sizes (268 x 24 to 178 x 16), so scaling is done here: a triangle
+ * filter as wide as the larger of the two pixels, weights in fixed point, columns first and then rows, each rounded to 8 bits. That is
+ * what Pillow does, to the bit. */
+enum { WEIGHT_BITS = 22 };
+
+/* How the outputs first..first+count of a line of `length` pixels scaled to `scaled` are made from it. */
+struct weights {
+	int *from;       /* first pixel of each output */
+	int *used;       /* how many pixels it takes */
+	int32_t *values; /* width_max for each output */
+	int width_max;
+};
+
+static void weights_free(struct weights *weights)
 {
-	int shorter = width < height ? width : height;
-	int wide = (int)((int64_t)size * width / shorter), high = (int)((int64_t)size * height / shorter);
-	if (wide == width && high == height && wide == size && high == size) {
-		memcpy(resized, plane, (size_t)size * (size_t)size);
-		return ST_OK;
+	free(weights->from);
+	free(weights->used);
+	free(weights->values);
+}
+
+static enum status weights_make(struct weights *weights, int length, int scaled, int first, int count)
+{
+	double scale = (double)length / scaled, reach = scale > 1 ? scale : 1;
+	*weights = (struct weights){.width_max = 2 * (int)ceil(reach) + 1};
+	weights->from = calloc((size_t)count, sizeof *weights->from);
+	weights->used = calloc((size_t)count, sizeof *weights->used);
+	weights->values = calloc((size_t)count * (size_t)weights->width_max, sizeof *weights->values);
+	double *exact = calloc((size_t)weights->width_max, sizeof *exact);
+	if (weights->from == NULL || weights->used == NULL || weights->values == NULL || exact == NULL) {
+		weights_free(weights);
+		free(exact);
+		return FAIL(ST_MEMORY, "no memory to scale a picture");
 	}
-	uint8_t *whole = malloc((size_t)wide * (size_t)high);
-	if (whole == NULL || !stbir_resize_uint8_generic(plane, width, height, 0, whole, wide, high, 0, 1, STBIR_ALPHA_CHANNEL_NONE, 0,
-		STBIR_EDGE_CLAMP, STBIR_FILTER_TRIANGLE, STBIR_COLORSPACE_LINEAR, NULL)) {
-		free(whole);
-		return FAIL(ST_MEMORY, "no memory to scale a picture of %d x %d", width, height);
+	for (int i = 0; i < count; i++) {
+		double centre = (first + i + 0.5) * scale, sum = 0;
+		int from = (int)(centre - reach + 0.5), end = (int)(centre + reach + 0.5);
+		from = from > 0 ? from : 0;
+		end = end < length ? end : length;
+		for (int x = from; x < end; x++) {
+			double distance = fabs((x - centre + 0.5) / reach);
+			exact[x - from] = distance < 1 ? 1 - distance : 0;
+			sum += exact[x - from];
+		}
+		for (int x = 0; x < end - from; x++)
+			weights->values[(size_t)i * (size_t)weights->width_max + (size_t)x] = (int32_t)(exact[x] / sum * (1 << WEIGHT_BITS) + 0.5);
+		weights->from[i] = from;
+		weights->used[i] = end - from;
 	}
-	/* CenterCrop rounds half a pixel to even, as Python does. */
-	int left = (wide - size) / 2, top = (high - size) / 2;
-	left += (wide - size) % 2 != 0 && left % 2 != 0;
-	top += (high - size) % 2 != 0 && top % 2 != 0;
-	for (int y = 0; y < size; y++)
-		memcpy(resized + (size_t)y * (size_t)size, whole + (size_t)(top + y) * (size_t)wide + left, (size_t)size);
-	free(whole);
+	free(exact);
 	return ST_OK;
+}
+
+/* Output i of a line whose pixels lie `step` bytes apart. */
+static uint8_t weigh(const struct weights *weights, int i, const uint8_t *line, size_t step)
+{
+	const int32_t *values = weights->values + (size_t)i * (size_t)weights->width_max;
+	const uint8_t *pixel = line + (size_t)weights->from[i] * step;
+	int32_t sum = 1 << (WEIGHT_BITS - 1);
+	for (int x = 0; x < weights->used[i]; x++)
+		sum += pixel[(size_t)x * step] * values[x];
+	sum >>= WEIGHT_BITS;
+	return (uint8_t)(sum < 255 ? sum : 255);
+}
+
+/* Where CenterCrop starts: half of what is left over, half a pixel to the even side as Python rounds. */
+static int crop_start(int scaled, int size)
+{
+	int half = (scaled - size) / 2;
+	return half + ((scaled - size) % 2 != 0 && half % 2 != 0);
 }
 
 enum status image_resize(const uint8_t *planes, int width, int height, int size, uint8_t *resized)
 {
-	for (size_t c = 0; c < 3; c++)
-		TRY(plane_resize(planes + c * (size_t)width * (size_t)height, width, height, size, resized + c * (size_t)size * (size_t)size));
-	return ST_OK;
+	enum status status = ST_OK;
+	/* Resize(size) keeps the picture's shape: the longer side becomes size · long / short, rounded down. */
+	int shorter = width < height ? width : height;
+	int wide = (int)((int64_t)size * width / shorter), high = (int)((int64_t)size * height / shorter);
+	struct weights across = {0}, down = {0};
+	uint8_t *narrow = malloc((size_t)height * (size_t)size);
+	if (narrow == NULL) {
+		status = FAIL(ST_MEMORY, "no memory to scale a picture of %d x %d", width, height);
+		goto done;
+	}
+	TRY_DONE(weights_make(&across, width, wide, crop_start(wide, size), size));
+	TRY_DONE(weights_make(&down, height, high, crop_start(high, size), size));
+	for (size_t c = 0; c < 3; c++) {
+		const uint8_t *plane = planes + c * (size_t)width * (size_t)height;
+		for (int y = 0; y < height; y++)
+			for (int x = 0; x < size; x++)
+				narrow[(size_t)y * (size_t)size + (size_t)x] = weigh(&across, x, plane + (size_t)y * (size_t)width, 1);
+		for (int y = 0; y < size; y++)
+			for (int x = 0; x < size; x++)
+				*resized++ = weigh(&down, y, narrow + x, (size_t)size);
+	}
+done:
+	weights_free(&down);
+	weights_free(&across);
+	free(narrow);
+	return status;
 }
+
+/* --- JPEG's tables --------------------------------------------------------------------------------------------------- */
+
+/* A table of Huffman codes has at most 256 symbols; stb_image 2.27 takes up to 4080 and writes them over what lies behind. So no file
+ * with a larger table reaches it. `at` is the table segment's length field. */
+static bool huffman_is_sound(const uint8_t *bytes, size_t count, size_t at)
+{
+	if (count - at < 2)
+		return true; /* cut off: refused later */
+	size_t length = (size_t)bytes[at] << 8 | bytes[at + 1], done = 2;
+	while (done < length && count - at > done && count - at - done >= 17) {
+		size_t symbols = 0;
+		for (size_t i = 1; i <= 16; i++)
+			symbols += bytes[at + done + i];
+		if (symbols > 256)
+			return false;
+		done += 17 + symbols;
+	}
+	return true;
+}
+
+/* Looks at every table that stb_image can come to. Up to the first scan the segments are walked by their lengths, as it does. From there
+ * on it may take up the walk anywhere, so every 0xff 0xc4 counts: in a scan's data a 0xff is followed by no such byte. */
+static bool jpeg_is_sound(const uint8_t *bytes, size_t count)
+{
+	enum { TABLES = 0xc4, SCAN = 0xda };
+	bool in_scan = false;
+	for (size_t at = 2; at + 1 < count;) {
+		unsigned marker = bytes[at + 1];
+		if (bytes[at] != 0xff || marker == 0xff) {
+			at++;
+			continue;
+		}
+		at += 2;
+		if (marker == TABLES && !huffman_is_sound(bytes, count, at))
+			return false;
+		in_scan = in_scan || marker == SCAN;
+		if (!in_scan && count - at >= 2)
+			at += (size_t)bytes[at] << 8 | bytes[at + 1];
+	}
+	return true;
+}
+
+/* --- files ----------------------------------------------------------------------------------------------------------- */
 
 enum status image_decode(const uint8_t *bytes, size_t count, const char *name, int size, uint8_t *planes)
 {
@@ -57,11 +172,12 @@ enum status image_decode(const uint8_t *bytes, size_t count, const char *name, i
 		return FAIL(ST_DATA, "%s: %zu bytes that are no PNG, JPEG or BMP picture", name, count);
 	if (count > IMAGE_FILE_BYTES_MAX)
 		return FAIL(ST_DATA, "%s: %zu bytes, a picture may have %d", name, count, IMAGE_FILE_BYTES_MAX);
+	if (bytes[0] == 0xff && !jpeg_is_sound(bytes, count))
+		return FAIL(ST_DATA, "%s: damaged picture: a Huffman table with more than 256 symbols", name);
 	if (!stbi_info_from_memory(bytes, (int)count, &width, &height, &channels))
 		return FAIL(ST_DATA, "%s: damaged picture, or a kind that is not read: %s", name, stbi_failure_reason());
-	if (width < 1 || height < 1 || width > IMAGE_SIDE_MAX || height > IMAGE_SIDE_MAX || (int64_t)width * height * 4 > IMAGE_DECODE_BYTES_MAX ||
-		width / height > size || height / width > size)
-		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side, %d in all, and no thin strip", name, width, height, IMAGE_SIDE_MAX,
+	if (width < 1 || height < 1 || width > IMAGE_SIDE_MAX || height > IMAGE_SIDE_MAX || (int64_t)width * height * 4 > IMAGE_DECODE_BYTES_MAX)
+		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side and %d in all", name, width, height, IMAGE_SIDE_MAX,
 			IMAGE_DECODE_BYTES_MAX / 4);
 	mixed = stbi_load_from_memory(bytes, (int)count, &width, &height, &channels, 3);
 	if (mixed == NULL)

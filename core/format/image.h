@@ -19,7 +19,7 @@ enum {
 bool image_sniff(const uint8_t *bytes, size_t count);
 
 /* Decodes PNG, JPEG or BMP (grey becomes RGB, transparency is dropped, 16 bits become 8), scales the shorter side to `size` with a
- * triangle filter and takes the centre: torchvision's Resize(size) and CenterCrop(size). Writes 3 × size × size bytes to `planes`.
+ * triangle filter and takes the centre: torchvision's Resize(size) and CenterCrop(size) of a Pillow picture, to the bit. Writes 3 × size × size bytes to `planes`.
  * ST_DATA if the bytes are no such picture or too large a one; `name` is for the sentence. */
 enum status image_decode(const uint8_t *bytes, size_t count, const char *name, int size, uint8_t *planes);
 

@@ -3,10 +3,11 @@
 
 #include <stdlib.h>
 
-/* A picture may claim any size and a zlib stream may unpack to any size: no piece of memory may pass the limit. */
+/* A picture may claim any size and a zlib stream may unpack to any size: no piece of memory may pass the limit. It is zeroed because
+ * stb_image 2.27 uses a JPEG's tables without asking whether the file had any. */
 static void *bounded_malloc(size_t bytes)
 {
-	return bytes <= IMAGE_DECODE_BYTES_MAX ? malloc(bytes) : NULL;
+	return bytes <= IMAGE_DECODE_BYTES_MAX ? calloc(1, bytes) : NULL;
 }
 
 static void *bounded_realloc(void *old, size_t bytes)
@@ -24,9 +25,6 @@ static void *bounded_realloc(void *old, size_t bytes)
 #define STBI_NO_STDIO
 #define STB_IMAGE_IMPLEMENTATION
 #include <stb_image.h>
-
-#define STB_IMAGE_RESIZE_IMPLEMENTATION
-#include <stb_image_resize.h>
 
 #define STBI_WRITE_NO_STDIO
 #define STB_IMAGE_WRITE_IMPLEMENTATION
