@@ -138,8 +138,9 @@ static enum status crash_install(void)
 {
 	for (int i = 0; i < CRASHES; i++) {
 		char sentence[FAILURE_BYTES_MAX];
-		snprintf(sentence, sizeof sentence, "%s: a fault of smelt %s (%s), not of your settings or data; please report it with the log's last lines", crash_meanings[i],
-			smelt_version(), smelt_commit());
+		snprintf(sentence, sizeof sentence,
+			"%s: a fault of smelt %s (%s), not of your settings or data; please report it with the log's last lines",
+			crash_meanings[i], smelt_version(), smelt_commit());
 		compose(sentence, state.crash[i]);
 	}
 	/* A stack of its own, so that a stack overflow of the main thread can be told as well. */

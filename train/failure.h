@@ -10,7 +10,8 @@
 #define FAILURE_BYTES_MAX 1024 /* what SageMaker shows */
 
 /* Reserves the space and installs the crash handlers. `path`: where the text goes; its directory is made if it is missing. `host`:
- * "host algo-2 (rank 1)", put in front of every text; "" or NULL when there is only one. ST_DISK when the space cannot be had; failure_write still works then. */
+ * "host algo-2 (rank 1)", put in front of every text; "" or NULL when there is only one. ST_DISK when the space cannot be had;
+ * failure_write still works then. */
 enum status failure_open(const char *path, const char *host);
 
 /* Tells why the run failed: "error: …" on stderr and, unless a failure file with text is there already, the file. At most

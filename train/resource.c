@@ -19,7 +19,8 @@ static enum status host_read(const struct json *json, const char *where, char to
 	const char *name = json_string(json);
 	size_t length = strlen(name);
 	if (length == 0 || length >= HOST_BYTES || name[strspn(name, letters)] != '\0' || name[0] == '.' || name[0] == '-')
-		return FAIL(ST_SETTINGS, FILE_NAME ": %s: \"%.260s\" is no host name (1 to %d letters, digits, '.', '-', '_'; no '.' or '-' in front)", where, name, HOST_BYTES - 1);
+		return FAIL(ST_SETTINGS, FILE_NAME ": %s: \"%.260s\" is no host name (1 to %d letters, digits, '.', '-', '_'; no '.' or '-' in front)",
+			where, name, HOST_BYTES - 1);
 	memcpy(to, name, length + 1);
 	return ST_OK;
 }

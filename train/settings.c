@@ -28,13 +28,14 @@ static size_t row_number(const struct setting *row)
 
 /* --- the four sources ------------------------------------------------------------------------------------------------- */
 
-static enum status put(struct settings *settings, const struct setting *row, enum setting_origin origin, const char *key, const char *raw, struct given *given)
+static enum status put(struct settings *settings, const struct setting *row, enum setting_origin origin, const char *key,
+	const char *raw, struct given *given)
 {
 	int key_length = (int)strcspn(key, "=");
 	const char **before = &given->as[row_number(row)];
 	if (*before != NULL)
-		return FAIL(ST_SETTINGS, "%s is given twice: as %s %.*s and as %.*s; leave one", row->name, origin_words[origin], (int)strcspn(*before, "="), *before,
-			key_length, key);
+		return FAIL(ST_SETTINGS, "%s is given twice: as %s %.*s and as %.*s; leave one", row->name, origin_words[origin],
+			(int)strcspn(*before, "="), *before, key_length, key);
 	char source[160];
 	snprintf(source, sizeof source, "%s %.*s", origin_words[origin], key_length, key);
 	bool said;
@@ -110,7 +111,8 @@ static enum status from_hyperparameters(struct settings *settings, const struct 
 		if (row == NULL || (only != NULL && row != only))
 			continue;
 		status = value_from_json(item, &raw);
-		status = status == ST_OK ? put(settings, row, ORIGIN_HYPERPARAMETER, key, text_string(&raw), &given) : status_prefix(status, "hyperparameter %s", key);
+		status = status == ST_OK ? put(settings, row, ORIGIN_HYPERPARAMETER, key, text_string(&raw), &given)
+		                         : status_prefix(status, "hyperparameter %s", key);
 	}
 	text_free(&raw);
 	return status;

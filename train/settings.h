@@ -67,7 +67,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 #define SETTINGS_TABLE(INTEGER, LONG, REAL, FLAG, WORD, WORDS, TEXT, INTEGERS) \
 	WORD(recipe, "none", RECIPE_LIST, RUNNING, "", "bundle of values for what is not given here") \
 	INTEGER(epochs, "30", 1, 10000, NULL, MATHS, "num_epochs max_epochs n_epochs", "passes over the training images") \
-	INTEGER(batch_size, "128", 2, 65536, NULL, MATHS, "mini_batch_size train_batch_size global_batch_size", "images of one step, all devices together") \
+	INTEGER(batch_size, "128", 2, 65536, NULL, MATHS, "mini_batch_size train_batch_size global_batch_size", \
+		"images of one step, all devices together") \
 	INTEGER(batch_size_per_device, "0", 2, 65536, "not used", RUNNING, "per_device_batch_size per_device_train_batch_size", \
 		"images of one step on each device, in place of batch_size") \
 	WORD(optimizer, "sgd", OPTIMIZER_LIST, MATHS, "", "how weights are updated") \
@@ -75,7 +76,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	WORD(lr_schedule, "cosine", LR_SCHEDULE_LIST, MATHS, "lr_scheduler schedule scheduler lr_scheduler_type", \
 		"course of the learning rate after the warm-up, changed every step (step: every epoch)") \
 	REAL(lr_min, "0", 0, 100, NULL, MATHS, "min_lr eta_min", "learning rate at the end of cosine and linear") \
-	INTEGERS(lr_step_epochs, "", 1, 10000, MATHS, "lr_scheduler_step lr_milestones milestones", "epochs after which lr_schedule=step lowers the learning rate") \
+	INTEGERS(lr_step_epochs, "", 1, 10000, MATHS, "lr_scheduler_step lr_milestones milestones", \
+		"epochs after which lr_schedule=step lowers the learning rate") \
 	REAL(lr_step_factor, "0.1", 0, 1, NULL, MATHS, "lr_scheduler_factor lr_gamma gamma", "what lr_schedule=step multiplies the learning rate by") \
 	REAL(warmup_epochs, "1", 0, 10000, NULL, MATHS, "lr_warmup_epochs", "epochs of linear rise of the learning rate; may be a fraction") \
 	REAL(momentum, "0.9", 0, 0.9999, NULL, MATHS, "", "momentum of SGD") \
@@ -100,9 +102,11 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	FLAG(drop_last, "true", MATHS, "", "leave out the last, smaller batch of an epoch") \
 	LONG(seed, "0", 0, 9007199254740991, NULL, MATHS, "random_seed random_state", "equal seeds give equal runs") \
 	INTEGER(num_layers, "34", 34, 34, NULL, MATHS, "", "depth of the network") \
-	WORD(stem, "auto", STEM_CHOICE_LIST, MATHS, "", "first layers: imagenet 7x7 and pool, cifar 3x3; auto: imagenet with pretrained weights, else cifar") \
+	WORD(stem, "auto", STEM_CHOICE_LIST, MATHS, "", \
+		"first layers: imagenet 7x7 and pool, cifar 3x3; auto: imagenet with pretrained weights, else cifar") \
 	INTEGER(num_classes, "0", 2, 65535, "auto", MATHS, "n_classes classes", "classes; auto: as many as the data has") \
-	INTEGER(image_size, "0", 8, 512, "auto", MATHS, "img_size input_size", "rows and columns of the images; auto: 32 for CIFAR and for folders of images") \
+	INTEGER(image_size, "0", 8, 512, "auto", MATHS, "img_size input_size", \
+		"rows and columns of the images; auto: 32 for CIFAR and for folders of images") \
 	TEXT(pretrained, "", MATHS, "pretrained_path pretrained_weights weights init_weights", \
 		"file of weights to start from (.pth .pt .ckpt .safetensors, model.tar.gz); empty: a channel called pretrained or model, if there is one") \
 	REAL(validation_split, "0", 0.001, 0.9, "auto", MATHS, "val_split validation_fraction", \

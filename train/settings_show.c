@@ -99,7 +99,8 @@ enum status settings_differences(const char *now, const char *before, struct tex
 		const char *value = fingerprint_value(now, line, key_length, &length);
 		const char *old = fingerprint_value(before, line, key_length, &old_length);
 		if (value != NULL && (old == NULL || length != old_length || memcmp(value, old, length) != 0))
-			TRY(text_printf(text, "%s%.*s (was %.*s)", text->length > 0 ? ", " : "", (int)line_length, line, old != NULL ? (int)old_length : 7, old != NULL ? old : "unknown"));
+			TRY(text_printf(text, "%s%.*s (was %.*s)", text->length > 0 ? ", " : "", (int)line_length, line,
+				old != NULL ? (int)old_length : 7, old != NULL ? old : "unknown"));
 		line += line_length + (line[line_length] == '\n');
 	}
 	return ST_OK;

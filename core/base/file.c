@@ -88,7 +88,8 @@ done:
 static enum status fail_disk(const char *what, const char *path)
 {
 	int error = errno;
-	return FAIL(ST_DISK, "%s: %s failed: %s%s", path, what, strerror(error), error == ENOSPC ? "; enlarge the volume (VolumeSizeInGB) or keep fewer checkpoints" : "");
+	return FAIL(ST_DISK, "%s: %s failed: %s%s", path, what, strerror(error),
+		error == ENOSPC ? "; enlarge the volume (VolumeSizeInGB) or keep fewer checkpoints" : "");
 }
 
 enum status file_begin(struct file_writer *writer, const char *path, const char *suffix)

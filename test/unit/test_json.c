@@ -162,8 +162,8 @@ static void writer(void **unused)
 	json_write_integer(&w, NULL, INT64_MIN);
 	json_write_number(&w, NULL, 0.1);
 	json_write_number(&w, NULL, 1e6);
-	json_write_number(&w, NULL, NAN);
-	json_write_number(&w, NULL, -INFINITY);
+	json_write_number(&w, NULL, (double)NAN);
+	json_write_number(&w, NULL, (double)-INFINITY);
 	json_write_bool(&w, NULL, true);
 	json_write_null(&w, NULL);
 	json_write_array(&w, NULL);

@@ -213,7 +213,7 @@ static void ranges(void **unused)
 			if (setting_parse(row, row->name, text, &to, &given) != ST_OK)
 				fail_msg("%s", status_message());
 		}
-		const double bad[] = {whole ? row->least - 1 : nextafter(row->least, -INFINITY), whole ? row->most + 1 : nextafter(row->most, INFINITY), -1};
+		const double bad[] = {whole ? row->least - 1 : nextafter(row->least, (double)-INFINITY), whole ? row->most + 1 : nextafter(row->most, (double)INFINITY), -1};
 		for (int k = 0; k < 3; k++) {
 			if (bad[k] == 0 && row->zero != NULL)
 				continue;
