@@ -486,7 +486,7 @@ static void test_split(void **state)
 	expect_test_images(&dataset.test);
 	/* Every image is in one half, in order, and each class keeps one. */
 	size_t t = 0, v = 0;
-	int kept[100] = {0};
+	int kept[100] = {0}, early = 0;
 	for (int i = 0; i < TRAIN; i++) {
 		uint8_t expected[CIFAR_IMAGE_BYTES];
 		cifar_pixels((unsigned)i, expected);
@@ -495,12 +495,14 @@ static void test_split(void **state)
 			kept[train_label(i)]++;
 		} else {
 			expect_image(&dataset.validation, v++, (unsigned)train_label(i), (unsigned)i);
+			early += i < TRAIN / 2; /* a class's two images are half a set apart */
 		}
 	}
 	assert_int_equal(t, 140);
 	assert_int_equal(v, 60);
 	for (int i = 0; i < 100; i++)
 		assert_in_range(kept[i], 1, 2);
+	assert_in_range(early, 10, 50); /* each class draws for itself: 30 of 60 expected, 10 is five deviations off */
 	/* The same seed gives the same split, another one another. */
 	uint64_t fingerprint = dataset.fingerprint;
 	OK(load());

@@ -131,6 +131,14 @@ static void test_crop_is_central(void **state)
 	OK(image_resize(planes, 48, 16, 16, read));
 	for (size_t i = 0; i < sizeof read; i++)
 		assert_int_equal(read[i], 255);
+	/* Half a pixel goes to the even side: 3 too many start at 2, 5 too many at 2. */
+	for (int width = 19; width <= 21; width += 2) {
+		uint8_t *drawn = draw(width, 16);
+		OK(image_resize(drawn, width, 16, 16, read));
+		for (int y = 0; y < 3 * 16; y++)
+			assert_memory_equal(read + y * 16, drawn + y * width + 2, 16);
+		free(drawn);
+	}
 }
 
 /* Sizes at which a library that we had before stopped the program; and a long strip. Grey stays grey at any scale. */
