@@ -22,7 +22,7 @@ double seconds_now(void)
 int64_t epoch_steps(const struct settings *settings, size_t images)
 {
 	size_t batch = (size_t)settings->batch_size, whole = images / batch;
-	bool partial = images % batch > 1 && (!settings->drop_last || whole == 0);
+	bool partial = images % batch != 0 && !settings->drop_last;
 	return (int64_t)(whole + partial);
 }
 

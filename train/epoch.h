@@ -26,8 +26,7 @@ struct training {
 	double started_seconds;       /* monotonic clock when the process began, for max_seconds */
 };
 
-/* Batches of one epoch. A last partial batch is dropped when drop_last is set and there is a full one; one of a single image always,
- * for batch statistics need two. */
+/* Batches of one epoch; a last partial batch counts unless drop_last. At least 1, by settings_check_data. */
 int64_t epoch_steps(const struct settings *settings, size_t images);
 
 /* Steps of the whole run: epochs × steps of one, or max_steps if that is less. */
