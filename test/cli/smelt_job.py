@@ -3,8 +3,9 @@
 A test is a function with @test(number, title); main() runs those of the file (arguments: numbers or parts of titles) and prints
 one line each. A test fails by raising, is left out by raising Skip(reason). Nothing hangs: every run has a limit."""
 
+import concurrent.futures
 import ctypes
-import ctypes.util
+import functools
 import json
 import os
 import re
@@ -55,6 +56,7 @@ def expect_match(pattern, text, what):
 # --- registry ---------------------------------------------------------------------------------------------------------
 
 _tests = []
+_print_lock = threading.Lock()
 
 
 def test(number, title):
@@ -67,32 +69,47 @@ def test(number, title):
     return register
 
 
+def once(function):
+    """Decorator of a value that several tests need: the first makes it, the others wait for it."""
+    lock, cached = threading.Lock(), functools.lru_cache(maxsize=None)(function)
+
+    @functools.wraps(function)
+    def locked(*arguments):
+        with lock:
+            return cached(*arguments)
+
+    return locked
+
+
 def main():
+    """Runs the file's tests, as many at a time as there are cores to use (at most SMELT_TEST_JOBS)."""
     wanted = sys.argv[1:]
-    failed = ran = 0
-    os.environ["PYTHONFAULTHANDLER"] = "1"
     if not os.access(TRAIN, os.X_OK):
         print(f"[  FAILED  ] {TRAIN} is not there: run make first")
         sys.exit(1)
-    for number, title, function in _tests:
-        if wanted and not any(w == number or (not w.isdigit() and w in title) for w in wanted):
-            continue
-        ran += 1
-        started = time.monotonic()
-        print(f"[ RUN      ] {number} {title}", flush=True)
-        try:
-            function()
-        except Skip as skip:
-            print(f"[  SKIPPED ] {number} {title}: {skip}", flush=True)
-        except Exception:
-            failed += 1
-            traceback.print_exc(file=sys.stdout)
-            print(f"[  FAILED  ] {number} {title}", flush=True)
-        else:
-            print(f"[       OK ] {number} {title} ({time.monotonic() - started:.1f} s)", flush=True)
-    if ran == 0:
+    chosen = [t for t in _tests if not wanted or any(w == t[0] or (not w.isdigit() and w in t[1]) for w in wanted)]
+    if not chosen:
         print("[  FAILED  ] no test of that name")
-    sys.exit(1 if failed or ran == 0 else 0)
+        sys.exit(1)
+    jobs = int(os.environ.get("SMELT_TEST_JOBS", min(4, len(os.sched_getaffinity(0)))))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        passed = list(pool.map(lambda t: _run(*t), chosen))
+    sys.exit(0 if all(passed) else 1)
+
+
+def _run(number, title, function):
+    """Runs one test and prints its line; False if it failed."""
+    started, passed = time.monotonic(), True
+    try:
+        function()
+        lines = f"[       OK ] {number} {title} ({time.monotonic() - started:.1f} s)"
+    except Skip as skip:
+        lines = f"[  SKIPPED ] {number} {title}: {skip}"
+    except Exception:
+        lines, passed = f"{traceback.format_exc()}[  FAILED  ] {number} {title}", False
+    with _print_lock:
+        print(lines, flush=True)
+    return passed
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -135,28 +152,26 @@ class Tmpfs:
         subprocess.run(["umount", "-l", self.path], check=False)
 
 
-_fault_library = None
-
-
 def fault_env(*faults, log=None):
     """Environment that makes libc calls fail: "call:pattern:n:what", n "3" (only the third) or "3+" (from it on); see fault.c."""
-    global _fault_library
-    if _fault_library is None:
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
-            raise Skip("fault injection needs a C compiler")
-        folder = os.path.join(ROOT, "build/test")
-        os.makedirs(folder, exist_ok=True)
-        library = os.path.join(folder, f"fault.{os.getpid()}.so")
-        subprocess.run([compiler, "-std=c17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", os.path.join(HERE, "fault.c"),
-                        "-o", library, "-ldl"], check=True)
-        final = os.path.join(folder, "fault.so")
-        os.rename(library, final)
-        _fault_library = final
-    env = {"LD_PRELOAD": _fault_library, "SMELT_FAULT": ";".join(faults), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    env = {"LD_PRELOAD": fault_library(), "SMELT_FAULT": ";".join(faults), "ASAN_OPTIONS": "verify_asan_link_order=0"}
     if log:
         env["SMELT_FAULT_LOG"] = log
     return env
+
+
+@once
+def fault_library():
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise Skip("fault injection needs a C compiler")
+    folder = os.path.join(ROOT, "build/test")
+    os.makedirs(folder, exist_ok=True)
+    made, library = os.path.join(folder, f"fault.{os.getpid()}.so"), os.path.join(folder, "fault.so")
+    subprocess.run([compiler, "-std=c17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", os.path.join(HERE, "fault.c"), "-o", made,
+                    "-ldl"], check=True)
+    os.rename(made, library)
+    return library
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -351,7 +366,6 @@ class Job:
     """A temporary /opt/ml. Default: quick settings and a channel "train" with train.bin (100 pictures) and test.bin (32)."""
 
     TRAIN_COUNT, TEST_COUNT = 100, 32  # every class once; three steps an epoch
-    _train = _test = None
 
     def __init__(self, hyperparameters=None, channel="train", files=None, resource=True, **extra):
         self.scratch = tempfile.mkdtemp(prefix="smelt-", dir=_scratch_parent())
@@ -372,11 +386,10 @@ class Job:
         else:
             self.config("inputdataconfig", {})
 
-    @classmethod
-    def tiny(cls):
-        if cls._train is None:
-            cls._train, cls._test = smelt_data.binary(cls.TRAIN_COUNT, 1), smelt_data.binary(cls.TEST_COUNT, 2)
-        return {"train.bin": cls._train, "test.bin": cls._test}
+    @staticmethod
+    @once
+    def tiny():
+        return {"train.bin": smelt_data.binary(Job.TRAIN_COUNT, 1), "test.bin": smelt_data.binary(Job.TEST_COUNT, 2)}
 
     def __enter__(self):
         return self

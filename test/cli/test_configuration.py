@@ -285,6 +285,13 @@ def resource_missing():
         job.run().expect_failure(BAD_SETTING, "algo-3", "resourceconfig")
 
 
+@test(28, "several hosts: refused with their number while training on several is not built")
+def several_hosts():
+    with Job() as job:
+        job.config("resourceconfig", {"current_host": "algo-10", "hosts": [f"algo-{i}" for i in range(12, 0, -1)]})
+        job.run().expect_failure(BAD_SETTING, "12 hosts")
+
+
 @test(30, "a network interface that is not there changes nothing")
 def interface_name():
     for name in ("ethwe", "", None):

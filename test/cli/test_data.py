@@ -9,22 +9,17 @@ import time
 
 import smelt_data
 import smelt_job
-from smelt_job import Job, expect, expect_equal, expect_match, fault_env, need_root, test, tree
+from smelt_job import Job, expect, expect_equal, expect_match, fault_env, need_root, once, test, tree
 
 BAD_DATA = 3
 SHORT = {"max_steps": "2", "artifact_formats": "safetensors"}
 
-_reference = None
-
-
+@once
 def reference():
     """The model that the plain layout gives: train.bin and test.bin at the channel's root."""
-    global _reference
-    if _reference is None:
-        with Job(SHORT) as job:
-            job.run().expect_success()
-            _reference = job.model()
-    return _reference
+    with Job(SHORT) as job:
+        job.run().expect_success()
+        return job.model()
 
 
 def same_model(job, what, **options):

@@ -9,23 +9,19 @@ import time
 
 import smelt_job
 import smelt_read
-from smelt_job import Job, expect, expect_equal, expect_match, test
+from smelt_job import Job, expect, expect_equal, expect_match, once, test
 
 RUN = {"epochs": "2", "artifact_formats": "safetensors", "log_every_steps": "2"}
 
-_published = {}
-
-
+@once
 def published():
     """{metric name: regex} as train --metrics prints it."""
-    if not _published:
-        with Job(channel=None) as job:
-            result = job.run("--metrics", limit=20)
-            expect(result.code == 0, result.tail())
-            for entry in json.loads(result.out):
-                expect_equal(set(entry), {"Name", "Regex"}, "members of a definition")
-                _published[entry["Name"]] = entry["Regex"]
-    return _published
+    with Job(channel=None) as job:
+        result = job.run("--metrics", limit=20)
+        expect(result.code == 0, result.tail())
+        definitions = json.loads(result.out)
+        expect_equal({member for entry in definitions for member in entry}, {"Name", "Regex"}, "members of the definitions")
+        return {entry["Name"]: entry["Regex"] for entry in definitions}
 
 
 @test(66, "on a pipe each epoch's line comes before the next epoch is over")
