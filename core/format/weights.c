@@ -35,6 +35,7 @@ struct choice {
 	int rank;
 	char name[1024];  /* the file chosen */
 	char other[1024]; /* a second one of its rank, or "" */
+	char passed[1024]; /* a file that holds no weights, or "" */
 };
 
 static int rank_of(const char *name)
@@ -60,6 +61,8 @@ static void choice_offer(struct choice *choice, const char *name, bool *better)
 
 static enum status choice_check(const struct choice *choice, const char *path)
 {
+	if (choice->rank == RANK_NONE && choice->passed[0] != '\0')
+		return FAIL(ST_DATA, "%s: no weight file is in it; %s, for one, is neither safetensors nor written by torch.save", path, choice->passed);
 	if (choice->rank == RANK_NONE)
 		return FAIL(ST_DATA, "%s: no weight file is in it; expected one .safetensors, .pth, .pt or .ckpt file", path);
 	if (choice->other[0] != '\0')
@@ -141,8 +144,10 @@ static enum status archive_choose(struct archive_reader *reader, const char *pat
 			return FAIL(ST_DATA, "%s: a tar checkpoint of a torch before 0.2; load it there and save model.state_dict() with a newer one", path);
 		TRY(stream_peek(member, SNIFF_BYTES, &head, &head_count));
 		enum content content = content_sniff(head, head_count);
-		if (content != CONTENT_SAFETENSORS && content != CONTENT_TORCH)
+		if (content != CONTENT_SAFETENSORS && content != CONTENT_TORCH) {
+			snprintf(chosen->choice.passed, sizeof chosen->choice.passed, "%s", name);
 			continue;
+		}
 		choice_offer(&chosen->choice, name, &better);
 		if (!better)
 			continue;
@@ -234,6 +239,8 @@ static enum status directory_choose(DIR *directory, const char *path, struct cho
 		TRY(file_sniff(file, &content));
 		if (content != CONTENT_OTHER)
 			choice_offer(choice, entry->d_name, &better);
+		else
+			snprintf(choice->passed, sizeof choice->passed, "%s", entry->d_name);
 	}
 }
 
