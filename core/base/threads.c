@@ -100,5 +100,6 @@ void threads_run(struct threads *threads, void (*task)(void *context, size_t i),
 	if (count == 1)
 		task(context, 0);
 	else if (count > 1)
-		pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS);
+		/* Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
+		pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS);
 }
