@@ -62,11 +62,19 @@ uint32_t random_below(struct random_stream *stream, uint32_t bound)
 	return (uint32_t)(product >> 32);
 }
 
-double random_normal(struct random_stream *stream)
+void random_normal_pair(struct random_stream *stream, double pair[2])
 {
 	double u = 1.0 - random_unit(stream); /* (0, 1]: the logarithm is finite */
-	double v = random_unit(stream);
-	return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+	double angle = 6.283185307179586 * random_unit(stream), radius = sqrt(-2.0 * log(u));
+	pair[0] = radius * cos(angle);
+	pair[1] = radius * sin(angle);
+}
+
+double random_normal(struct random_stream *stream)
+{
+	double pair[2];
+	random_normal_pair(stream, pair);
+	return pair[0];
 }
 
 /* Gamma(a, 1) for a ≥ 1: Marsaglia and Tsang (2000). */

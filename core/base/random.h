@@ -32,5 +32,7 @@ double random_unit(struct random_stream *stream);
 uint32_t random_below(struct random_stream *stream, uint32_t bound);
 /* Standard normal (Box–Muller; takes two units a draw). */
 double random_normal(struct random_stream *stream);
+/* Two independent ones for the price of little more than one. */
+void random_normal_pair(struct random_stream *stream, double pair[2]);
 /* Beta(a, a), 0 < a (Jöhnk for a < 1, ratio of gammas otherwise). */
 double random_beta(struct random_stream *stream, double a);

@@ -120,9 +120,12 @@ void params_init(struct params *params, const struct network *network, const str
 		const struct param *weight = &layout->all[layout->unit[u].weight];
 		double deviation = sqrt(2.0 / ((double)unit->K * unit->R * unit->S));
 		float *data = params_data(params, weight);
-		for (size_t i = 0; i < weight->count; i++) {
+		for (size_t i = 0; i < weight->count; i += 2) { /* counts are even: K is */
 			struct random_stream stream = random_open(seed, RANDOM_INIT, (uint32_t)layout->unit[u].weight, i);
-			data[i] = (float)(random_normal(&stream) * deviation);
+			double pair[2];
+			random_normal_pair(&stream, pair);
+			data[i] = (float)(pair[0] * deviation);
+			data[i + 1] = (float)(pair[1] * deviation);
 		}
 		bool last_of_block = unit->shortcut >= 0;
 		const struct param *gamma = &layout->all[layout->unit[u].gamma], *beta = &layout->all[layout->unit[u].beta];
