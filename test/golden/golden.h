@@ -49,13 +49,15 @@ static inline double golden_unit(uint32_t stream, size_t i)
 	return ((double)(golden_word(stream, i) >> 8) - 0x1p23) * 0x1p-23;
 }
 
-/* Uniform with Kaiming's fan-out variance; gamma 1 ± 1/4, beta ± 1/8; head ± 1/√C. Rounded once, to float. */
-static inline void golden_params(struct params *params, const struct params_layout *layout)
+/* Uniform with Kaiming's fan-out variance; gamma 1 ± 1/4, beta ± 1/8; head ± 1/√C. Rounded once, to float. Steady: beta is
+ * moved by +4 or −4 where nothing but a ReLU follows, so that channels are well on or well off, else by 2. */
+static inline void golden_params(struct params *params, const struct network *network, const struct params_layout *layout, bool steady)
 {
 	for (int index = 0; index < layout->count; index++) {
 		const struct param *param = &layout->all[index];
 		float *data = params_data(params, param);
 		double centre = 0, bound = 0;
+		bool alone = param->unit >= 0 && network->units[param->unit].relu && network->units[param->unit].shortcut < 0;
 		switch (param->kind) {
 		case PARAM_CONVOLUTION: bound = (double)(float)sqrt(6.0 / (double)(param->shape[0] * param->shape[2] * param->shape[3])); break;
 		case PARAM_NORM_WEIGHT: centre = 1, bound = 0.25; break;
@@ -65,8 +67,12 @@ static inline void golden_params(struct params *params, const struct params_layo
 		case PARAM_RUNNING_MEAN: break;
 		case PARAM_RUNNING_VAR: centre = 1; break;
 		}
-		for (size_t i = 0; i < param->count; i++)
-			data[i] = (float)(centre + golden_unit(GOLDEN_WEIGHTS + (uint32_t)index, i) * bound);
+		for (size_t i = 0; i < param->count; i++) {
+			double u = golden_unit(GOLDEN_WEIGHTS + (uint32_t)index, i);
+			if (param->kind == PARAM_NORM_BIAS && steady)
+				centre = !alone ? 2 : u < 0 ? -4 : 4;
+			data[i] = (float)(centre + u * bound);
+		}
 	}
 	params->batches_tracked = 0;
 }

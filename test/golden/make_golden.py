@@ -3,9 +3,9 @@
 
     python3 test/golden/make_golden.py
 
-resnet34_imagenet_32.txt, resnet34_cifar_16.txt: torchvision's resnet34 (for the second with conv1 = 3x3/1 and no max-pool), all in
-double: one forward and backward pass, ten SGD steps, evaluation after them. augment.txt: augmented images. Weights and images are no
-files: both sides compute them from the integer hash below (golden.h has the same in C). A line is "name value value ...".
+resnet34_*.txt: torchvision's resnet34 (for the cifar stem with conv1 = 3x3/1 and no max-pool), all in double: one forward and backward
+pass, ten SGD steps, evaluation after them. augment.txt: augmented images. Weights and images are no files: both sides compute them
+from the integer hash below (golden.h has the same in C). A line is "name value value ...". README.md says what "steady" is for.
 """
 import copy
 import os
@@ -50,7 +50,7 @@ def normalize(pixels):
     return (pixels.astype(np.float32) / np.float32(255) - MEAN[:, None, None]) / STD[:, None, None]
 
 
-def line(file, name, values, form=" %.17g"):
+def line(file, name, values, form=" %.16g"):
     file.write(name + "".join(form % v for v in np.asarray(values, np.float64).reshape(-1)) + "\n")
 
 
@@ -65,8 +65,9 @@ def elements(tensor, index):
     return v[(hash_words(ELEMENTS + index * 16, 4) % v.size).astype(np.int64)]
 
 
-def set_weights(entries):
-    """Uniform with Kaiming's fan-out variance; gamma 1 +- 1/4, beta +- 1/8; head +- 1/sqrt(C). Rounded once, to float."""
+def set_weights(entries, steady):
+    """Uniform with Kaiming's fan-out variance; gamma 1 +- 1/4, beta +- 1/8; head +- 1/sqrt(C). Rounded once, to float.
+    Steady: beta is moved by +4 or -4 where nothing but a ReLU follows (so channels are well on or well off), else by 2."""
     for index, (name, tensor) in enumerate(entries):
         u = hash_units(WEIGHTS + index, tensor.numel())
         if tensor.dim() == 4:
@@ -78,12 +79,13 @@ def set_weights(entries):
         elif name.endswith("running_var"):
             value = u * 0 + 1
         else:
-            value = 1 + u * 0.25 if name.endswith("weight") else u * 0.125
+            centre = np.where(u < 0, -4, 4) if name.endswith("bn1.bias") else 2
+            value = 1 + u * 0.25 if name.endswith("weight") else u * 0.125 + centre * steady
         with torch.no_grad():
             tensor.copy_(torch.from_numpy(value.astype(np.float32).astype(np.float64).reshape(tensor.shape)))
 
 
-def network_golden(path, stem, size, batch, classes, rate):
+def network_golden(path, stem, size, batch, classes, rate, steady):
     model = torchvision.models.resnet34(num_classes=classes).double()
     if stem == "cifar":
         model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False).double()
@@ -91,7 +93,7 @@ def network_golden(path, stem, size, batch, classes, rate):
     entries = [(k, v) for k, v in model.state_dict(keep_vars=True).items() if not k.endswith("num_batches_tracked")]
     number = {name: i for i, (name, _) in enumerate(entries)}
     params = dict(model.named_parameters())
-    set_weights(entries)
+    set_weights(entries, steady)
 
     # Small rates: large ones make the ten steps chaotic, so that rounding, not definitions, would be compared.
     count = 3 * batch
@@ -192,5 +194,7 @@ def augment_golden(path):
 if __name__ == "__main__":
     torch.manual_seed(0)
     augment_golden(os.path.join(HERE, "augment.txt"))
-    network_golden(os.path.join(HERE, "resnet34_imagenet_32.txt"), "imagenet", 32, 8, 100, 2.0 ** -14)
-    network_golden(os.path.join(HERE, "resnet34_cifar_16.txt"), "cifar", 16, 6, 10, 2.0 ** -9)
+    for steady, stem, size, batch, classes, rate in ((0, "imagenet", 32, 8, 100, 2.0 ** -14), (0, "cifar", 16, 6, 10, 2.0 ** -9),
+                                                     (1, "imagenet", 32, 8, 100, 2.0 ** -16), (1, "cifar", 16, 6, 10, 2.0 ** -13)):
+        path = "resnet34_%s_%d%s.txt" % (stem, size, "_steady" if steady else "")
+        network_golden(os.path.join(HERE, path), stem, size, batch, classes, rate, steady)
