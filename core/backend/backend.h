@@ -113,7 +113,8 @@ struct backend {
 	enum status (*snapshot)(struct backend_state *state, struct training_state *to);
 
 	/* Announces the next batch of n images, 1 ≤ n ≤ batch_max. training: batch statistics are used and running ones updated;
-	 * otherwise the running ones of `which` are used. */
+	 * otherwise the running ones of `which` are used. ST_SETTINGS when training on one image whose last map is one pixel: a single
+	 * value has no variance. */
 	enum status (*batch_begin)(struct backend_state *state, int n, bool training, enum which which);
 	/* Forgets a training batch begun and not yet updated with: running statistics, their count and the counters are again as they were
 	 * before batch_begin, so that the same batch can be done anew to the same bits. For a stop in the middle of a long step. */
