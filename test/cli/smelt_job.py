@@ -3,7 +3,9 @@
 A test is a function with @test(number, title); main() runs those of the file (arguments: numbers or parts of titles) and prints
 one line each. A test fails by raising, is left out by raising Skip(reason). Nothing hangs: every run has a limit."""
 
+import atexit
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import json
@@ -112,6 +114,30 @@ def _run(number, title, function):
     return passed
 
 
+# --- what must not stay behind ----------------------------------------------------------------------------------------
+
+_held = []  # jobs and mounts, oldest first
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unmount(path):
+    _libc.umount2(os.fsencode(path), 2)  # MNT_DETACH
+
+
+def _release_all():
+    for thing in reversed(list(_held)):
+        thing.drop()
+
+
+def _on_term(*_):
+    _release_all()
+    os._exit(1)
+
+
+atexit.register(_release_all)
+signal.signal(signal.SIGTERM, _on_term)
+
+
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
@@ -143,13 +169,18 @@ class Tmpfs:
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self.size_bytes}", "smelt-test", self.path], capture_output=True, text=True)
         if done.returncode != 0:
             raise Skip(f"mount of a tmpfs is refused here ({done.stderr.strip()})")
+        _held.append(self)
         return self
 
     def resize(self, size_bytes):
         subprocess.run(["mount", "-o", f"remount,size={size_bytes}", self.path], check=True)
 
+    def drop(self):
+        unmount(self.path)
+
     def __exit__(self, *_):
-        subprocess.run(["umount", "-l", self.path], check=False)
+        self.drop()
+        _held.remove(self)
 
 
 def fault_env(*faults, log=None):
@@ -313,7 +344,7 @@ class Process:
             self.child.wait(limit)
         except subprocess.TimeoutExpired:
             hung = True
-            os.killpg(self.child.pid, signal.SIGKILL)
+            self.kill()
             self.child.wait()
         for reader in self.readers:
             reader.join(5)
@@ -322,10 +353,11 @@ class Process:
         expect(not hung, f"hang: still running after {limit} s: {result.tail()}")
         return result
 
-    def stop_hard(self):
-        if self.running():
-            os.killpg(self.child.pid, signal.SIGKILL)
-            self.child.wait()
+    def kill(self):
+        """Ends it and what it started, if it still runs."""
+        if self.child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
 
 
 class Writer(threading.Thread):
@@ -371,6 +403,7 @@ class Job:
         self.scratch = tempfile.mkdtemp(prefix="smelt-", dir=_scratch_parent())
         self.base = os.path.join(self.scratch, "ml")
         self.processes, self.writers = [], []
+        _held.append(self)
         for name in (CONFIG, "input/data", "model", "output/data", "checkpoints"):
             os.makedirs(self.path(name))
         self.inputs = {}
@@ -394,12 +427,20 @@ class Job:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def drop(self):
+        """Kills what runs and removes the directory; waits for nothing, so it may run in a signal handler."""
         for process in self.processes:
-            process.stop_hard()
+            process.kill()
         for writer in self.writers:
             writer.stop = True
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.child.wait()
+        self.drop()
+        _held.remove(self)
 
     # laying out
 
@@ -515,10 +556,9 @@ class Watch:
     NAMES = {CREATE: "create", MOVED_TO: "moved_to", MODIFY: "modify", MOVED_FROM: "moved_from", DELETE: "delete"}
 
     def __init__(self, path):
-        self.libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = self.libc.inotify_init1(os.O_NONBLOCK)
+        self.fd = _libc.inotify_init1(os.O_NONBLOCK)
         mask = self.CREATE | self.MOVED_TO | self.MODIFY | self.MOVED_FROM | self.DELETE
-        if self.fd < 0 or self.libc.inotify_add_watch(self.fd, os.fsencode(path), mask) < 0:
+        if self.fd < 0 or _libc.inotify_add_watch(self.fd, os.fsencode(path), mask) < 0:
             raise Skip("inotify is not available")
 
     def events(self):

@@ -41,6 +41,8 @@ def killed(values, order):
     """A job that SIGKILL ended at the call that `order` names; the caller enters it."""
     job = Job(values)
     result = job.run(env=fault_env(f"{order}:KILL"))
+    if result.code != -signal.SIGKILL:
+        job.drop()
     expect_equal(result.code, -signal.SIGKILL, f"{order}: the job was not killed; {result.tail()}")
     return job
 
