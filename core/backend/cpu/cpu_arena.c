@@ -12,20 +12,19 @@ struct work {
 	bool pack;
 };
 
-/* (K, C, taps) ↔ (K/32, taps, C, 32). */
+/* (K, C, taps) ↔ (K/32, taps, C, 32). In the host's order: what a channel tile has of the packed tensor stays in a near cache. */
 static void convolution_permute(const struct param *param, const float *from, float *to, bool pack)
 {
-	size_t K = (size_t)param->shape[0], C = (size_t)param->shape[1], taps = (size_t)(param->shape[2] * param->shape[3]);
-	for (size_t kt = 0; kt < K / TILE_CHANNELS; kt++)
-		for (size_t tap = 0; tap < taps; tap++)
-			for (size_t c = 0; c < C; c++)
-				for (size_t k = 0; k < TILE_CHANNELS; k++) {
-					size_t host = ((kt * TILE_CHANNELS + k) * C + c) * taps + tap, packed = ((kt * taps + tap) * C + c) * TILE_CHANNELS + k;
-					if (pack)
-						to[packed] = from[host];
-					else
-						to[host] = from[packed];
-				}
+	size_t K = (size_t)param->shape[0], C = (size_t)param->shape[1], taps = (size_t)(param->shape[2] * param->shape[3]), host = 0;
+	for (size_t k = 0; k < K; k++)
+		for (size_t c = 0; c < C; c++)
+			for (size_t tap = 0; tap < taps; tap++, host++) {
+				size_t packed = ((k / TILE_CHANNELS * taps + tap) * C + c) * TILE_CHANNELS + k % TILE_CHANNELS;
+				if (pack)
+					to[packed] = from[host];
+				else
+					to[host] = from[packed];
+			}
 }
 
 static void param_permute(void *context, size_t index)
