@@ -4,7 +4,7 @@
 # make bench      speed by layer, as a share of this machine's measured peak
 # make help       the other targets
 #
-# Variants are separate folders: build/release, build/asan, build/clang. VARIANT=asan make … builds that one.
+# V=1 shows whole commands. Variants are separate folders: build/release, build/asan, build/clang. VARIANT=asan make … builds that one.
 
 VARIANT ?= release
 .DEFAULT_GOAL := all
@@ -95,6 +95,9 @@ deps-test: deps
 
 # --- compile ---------------------------------------------------------------------------------------------------------
 
+# Starts a command; only its short name is shown.
+RUN = $(if $(V),,@echo "$(1) $(2)" && )
+
 # Files compiled for one instruction set each; chosen at run time, so only these get such flags.
 $(B)/core/kernels/kernels_avx2.o: CFLAGS += -mavx2 -mfma
 $(B)/core/kernels/kernels_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
@@ -106,39 +109,39 @@ $(B)/core/format/stb.o: CFLAGS += -fno-sanitize=undefined
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
+	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
 
 $(B)/core/base/version.o: CPPFLAGS += -DSMELT_VERSION='"$(VERSION)"' -DSMELT_COMMIT='"$(COMMIT)"'
 
 $(B)/gen/%.pb-c.c: %.proto
 	@mkdir -p $(B)/gen
-	protoc-c --c_out=$(B)/gen $<
+	$(call RUN,PB,$<)protoc-c --c_out=$(B)/gen $<
 $(B)/gen/%.o: $(B)/gen/%.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c $< -o $@
+	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -w -c $< -o $@
 $(TRAIN:%.c=$(B)/%.o): | $(GENERATED)
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call RUN,AR,$@)ar rcs $@ $^
 
 $(BIN)/train: $(B)/train/main.o $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/test/%: $(B)/test/unit/%.o $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
 $(B)/bench/%: $(B)/test/bench/%.o $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/demo_pictures: $(B)/test/demo/pictures.o $(B)/test/demo/paint.o $(LIBRARY)
-	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 build/fuzz/test/fuzz_%: build/fuzz/test/fuzz/fuzz_%.o build/fuzz/libsmelt.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 unit-programs: $(UNIT)
 fuzz-programs: $(FUZZ)
