@@ -41,7 +41,6 @@ struct loop {
 	int64_t steps_total;
 	struct counters base;      /* sums of the running epoch from before this process */
 	struct counters reported;  /* sums at the last [step] line */
-	int64_t reported_step;
 	double reported_seconds;   /* clock at the last [step] line, moved on by pauses that are not training */
 	double epoch_started, epoch_paused; /* clock at the epoch's first step here; seconds of checkpoints since */
 	int64_t epoch_first_step;  /* step at epoch_started */
@@ -120,7 +119,6 @@ static enum status step_report(struct loop *loop, double lr)
 	};
 	report_step(t->report, &report);
 	loop->reported = sums;
-	loop->reported_step = position->step;
 	loop->reported_seconds = now;
 	return ST_OK;
 }
@@ -311,7 +309,7 @@ static enum status epoch_run(struct loop *loop)
 	loop->base = position->train;
 	TRY(t->machine.backend->counters_reset(t->machine.state));
 	loop->reported = loop->base;
-	loop->reported_step = loop->epoch_first_step = position->step;
+	loop->epoch_first_step = position->step;
 	loop->epoch_started = loop->reported_seconds = seconds_now();
 	loop->epoch_paused = 0;
 	while (position->step_in_epoch < t->identity.steps_per_epoch && !budget_used(loop)) {
