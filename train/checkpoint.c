@@ -148,25 +148,27 @@ done:
 
 /* --- the tensors ---------------------------------------------------------------------------------------------------------------- */
 
-/* The arenas of a state in file order. */
-struct section {
+/* The arenas of a state in file order; without an EMA the file ends before its two. */
+static const struct section {
 	const char *name;
 	bool buffers;
-	float *data;
+	size_t offset; /* of the arena's pointer in struct training_state */
+} sections[] = {
+	{"weights", false, offsetof(struct training_state, params.weights)},
+	{"buffers", true, offsetof(struct training_state, params.buffers)},
+	{"momentum", false, offsetof(struct training_state, momentum)},
+	{"ema_weights", false, offsetof(struct training_state, ema.weights)},
+	{"ema_buffers", true, offsetof(struct training_state, ema.buffers)},
 };
 
-static int sections_list(const struct training_state *state, bool ema, struct section *sections)
+static int sections_count(bool ema)
 {
-	const struct section all[] = {
-		{"weights", false, state->params.weights},
-		{"buffers", true, state->params.buffers},
-		{"momentum", false, state->momentum},
-		{"ema_weights", false, state->ema.weights},
-		{"ema_buffers", true, state->ema.buffers},
-	};
-	int count = ema ? 5 : 3;
-	memcpy(sections, all, (size_t)count * sizeof sections[0]);
-	return count;
+	return ema ? 5 : 3;
+}
+
+static float **section_arena(const struct section *section, struct training_state *state)
+{
+	return (float **)(void *)((char *)state + section->offset);
 }
 
 static size_t section_floats(const struct params_layout *layout, const struct section *section)
@@ -175,8 +177,9 @@ static size_t section_floats(const struct params_layout *layout, const struct se
 }
 
 /* Writes the whole header: metadata, then the tensors' entries; each arena's tensors in the order of their offsets. */
-static enum status header_write(struct text *text, const struct metadata *metadata, const struct params_layout *layout, const struct section *sections, int count)
+static enum status header_write(struct text *text, const struct metadata *metadata, const struct params_layout *layout)
 {
+	int count = sections_count(metadata->identity.ema);
 	uint64_t begin = 0;
 	TRY(text_add(text, "{\"__metadata__\":"));
 	TRY(metadata_write(text, metadata));
@@ -204,8 +207,30 @@ static enum status header_write(struct text *text, const struct metadata *metada
 	return ST_OK;
 }
 
-static enum status file_compose(const char *path, const struct params_layout *layout, const struct text *header, const struct section *sections, int count,
-	int64_t batches_tracked)
+/* What goes into a file besides its header, and the arena by way of which it does. */
+struct body {
+	const struct params_layout *layout;
+	const struct machine *machine;
+	int sections;
+	float *arena; /* owned; room for the largest section */
+};
+
+static enum status body_append(struct file_writer *writer, const struct body *body)
+{
+	int64_t batches_tracked = 0;
+	for (int s = 0; s < body->sections; s++) {
+		struct training_state one = {0};
+		*section_arena(&sections[s], &one) = body->arena;
+		TRY(body->machine->backend->snapshot(body->machine->state, &one));
+		TRY(file_append(writer, body->arena, section_floats(body->layout, &sections[s]) * sizeof(float)));
+		batches_tracked = one.params.batches_tracked;
+	}
+	TRY(file_append(writer, &batches_tracked, sizeof batches_tracked));
+	uint32_t crc = writer->crc;
+	return file_append(writer, &crc, sizeof crc);
+}
+
+static enum status file_compose(const char *path, const struct text *header, const struct body *body)
 {
 	struct file_writer writer;
 	TRY(file_begin(&writer, path, FILE_IGNORED_SUFFIX));
@@ -213,13 +238,8 @@ static enum status file_compose(const char *path, const struct params_layout *la
 	enum status status = file_append(&writer, &header_bytes, sizeof header_bytes);
 	if (status == ST_OK)
 		status = file_append(&writer, header->data, header->length);
-	for (int s = 0; s < count && status == ST_OK; s++)
-		status = file_append(&writer, sections[s].data, section_floats(layout, &sections[s]) * sizeof(float));
 	if (status == ST_OK)
-		status = file_append(&writer, &batches_tracked, sizeof batches_tracked);
-	uint32_t crc = writer.crc;
-	if (status == ST_OK)
-		status = file_append(&writer, &crc, sizeof crc);
+		status = body_append(&writer, body);
 	if (status == ST_OK)
 		return file_commit(&writer);
 	file_abandon(&writer);
@@ -314,29 +334,32 @@ static enum status directory_prune(const char *directory, int keep)
 }
 
 enum status checkpoint_write(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
-	const struct position *position, const struct training_state *state, int keep)
+	const struct position *position, const struct machine *machine, int keep)
 {
 	char name[NAME_BYTES], path[4096];
-	struct section sections[5];
-	int count = sections_list(state, identity->ema, sections);
 	struct metadata metadata = {.identity = *identity, .position = *position};
 	struct text header = {.length_max = HEADER_BYTES_MAX};
+	struct body body = {.layout = layout, .machine = machine, .sections = sections_count(identity->ema)};
 	enum status status;
-	TRY_DONE(directory_make(directory));
+	TRY(directory_make(directory));
+	body.arena = malloc(layout->weights_count * sizeof *body.arena); /* no network has more running statistics than weights */
+	if (body.arena == NULL)
+		return FAIL(ST_MEMORY, "%s: no memory for a copy of %zu weights on their way into a checkpoint", directory, layout->weights_count);
 	snprintf(name, sizeof name, NAME_FORMAT, position->epoch, position->step);
 	TRY_DONE(path_join(path, sizeof path, directory, name));
-	TRY_DONE(header_write(&header, &metadata, layout, sections, count));
-	status = file_compose(path, layout, &header, sections, count, state->params.batches_tracked);
+	TRY_DONE(header_write(&header, &metadata, layout));
+	status = file_compose(path, &header, &body);
 	if (status == ST_DISK) {
 		/* Room for a new one is worth more than an old one, as long as one good one stays. */
 		log_warning("%s; older checkpoints are removed and the write is tried again", status_message());
 		TRY_DONE(directory_prune(directory, 1));
-		status = file_compose(path, layout, &header, sections, count, state->params.batches_tracked);
+		status = file_compose(path, &header, &body);
 	}
 	if (status == ST_OK)
 		status = directory_prune(directory, keep < 1 ? 1 : keep);
 done:
 	text_free(&header);
+	free(body.arena);
 	return status;
 }
 
@@ -432,17 +455,16 @@ static enum status file_load(const char *path, const struct params_layout *layou
 	header[header_bytes] = '\0';
 	TRY_DONE(metadata_parse(path, header, header_bytes, metadata));
 	TRY_DONE(identity_check(path, identity, &metadata->identity));
-	struct section sections[5];
-	int count = sections_list(state, metadata->identity.ema, sections);
-	TRY_DONE(header_write(&expected, metadata, layout, sections, count));
+	TRY_DONE(header_write(&expected, metadata, layout));
 	if (expected.length != header_bytes || memcmp(expected.data, header, header_bytes) != 0) {
 		status = FAIL(ST_DATA, "%s: its table of tensors is not that of this network", path);
 		goto done;
 	}
-	for (int s = 0; s < count; s++) {
-		if (sections[s].data == NULL) /* an EMA that this run does not keep */
+	for (int s = 0; s < sections_count(metadata->identity.ema); s++) {
+		float *arena = *section_arena(&sections[s], state);
+		if (arena == NULL) /* an EMA that this run does not keep */
 			break;
-		TRY_DONE(reader_take(&reader, sections[s].data, section_floats(layout, &sections[s]) * sizeof(float)));
+		TRY_DONE(reader_take(&reader, arena, section_floats(layout, &sections[s]) * sizeof(float)));
 	}
 	if (lseek(fd, -12, SEEK_END) < 0) {
 		status = FAIL(ST_DATA, "%s: cannot be read: %s", path, strerror(errno));

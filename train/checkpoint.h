@@ -12,8 +12,8 @@
  * them SageMaker's own markers NAME.sagemaker-uploading and NAME.sagemaker-uploaded, are never read, changed or removed. */
 #pragma once
 
-#include "core/backend/backend.h"
 #include "train/report/report.h"
+#include "train/step.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,9 +43,10 @@ struct run_identity {
 
 /* Writes one checkpoint and then prunes: at most `keep` of our own remain (never fewer than the one just written); one that
  * SageMaker is uploading just now stays. On a full disk older checkpoints are removed and the write is tried once more; ST_DISK if
- * that fails too, and the newest good one is still there. `state` holds all arenas (EMA as identity says). */
+ * that fails too, and the newest good one is still there. The machine's arenas are copied to the host one after another, so only one
+ * of them is there at a time; nothing may train meanwhile. */
 enum status checkpoint_write(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
-	const struct position *position, const struct training_state *state, int keep);
+	const struct position *position, const struct machine *machine, int keep);
 
 /* Finds the newest whole checkpoint in `directory` and fills position and state (arenas allocated by the caller). Damaged ones are
  * passed over with a warning each. *found is false when there is none. A whole one of another network (stem, classes, image size)

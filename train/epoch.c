@@ -82,7 +82,7 @@ static enum status counters_now(struct loop *loop, struct counters *sums)
 		"a longer warmup_epochs or gradient_clip_norm=1", position->epoch + 1, position->step, lr_at(loop, position->step));
 }
 
-/* A frozen copy of the state on the host, and a checkpoint of it unless there is one of this position already. */
+/* A checkpoint of the state, unless there is one of this position already. */
 static enum status state_save(struct loop *loop)
 {
 	struct training *t = loop->t;
@@ -90,8 +90,7 @@ static enum status state_save(struct loop *loop)
 		return ST_OK;
 	double started = seconds_now();
 	TRY(counters_now(loop, &t->position.train));
-	TRY(t->machine.backend->snapshot(t->machine.state, t->state));
-	TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, t->state, t->settings->keep_checkpoints));
+	TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, &t->machine, t->settings->keep_checkpoints));
 	loop->saved_step = t->position.step;
 	loop->saved_epoch = t->position.epoch;
 	double pause = seconds_now() - started;
@@ -238,14 +237,19 @@ static bool patience_lost(struct training *t, const struct report_epoch *report)
 	return report->epoch - position->best_epoch >= s->early_stopping_patience;
 }
 
-static void histograms_report(const struct loop *loop)
+static enum status histograms_report(const struct loop *loop)
 {
 	const struct training *t = loop->t;
-	for (int i = 0; i < t->layout->count; i++) {
+	struct training_state now = {0};
+	TRY(params_alloc(&now.params, t->layout));
+	enum status status = t->machine.backend->snapshot(t->machine.state, &now);
+	for (int i = 0; i < t->layout->count && status == ST_OK; i++) {
 		const struct param *param = &t->layout->all[i];
 		if (!param_is_buffer(param))
-			report_histogram(t->report, param->name, t->position.step, params_data(&t->state->params, param), param->count);
+			report_histogram(t->report, param->name, t->position.step, params_data(&now.params, param), param->count);
 	}
+	params_free(&now.params);
+	return status;
 }
 
 /* Validates, reports, and moves the position to the next epoch. An epoch that a budget cut short stays the running one, so that a
@@ -294,11 +298,7 @@ static enum status epoch_end(struct loop *loop)
 	bool due = t->settings->checkpoint_every_epochs > 0 && position->epoch % t->settings->checkpoint_every_epochs == 0;
 	if (due || position->finished || loop->budget_over)
 		TRY(state_save(loop));
-	if (report_wants_histograms(t->report)) {
-		TRY(t->machine.backend->snapshot(t->machine.state, t->state));
-		histograms_report(loop);
-	}
-	return ST_OK;
+	return report_wants_histograms(t->report) ? histograms_report(loop) : ST_OK;
 }
 
 static enum status epoch_run(struct loop *loop)

@@ -1,6 +1,6 @@
 /* epoch.h: the training loop: epochs of steps, validation, reports, checkpoints, early stopping, budgets and stop requests.
  *
- * In: everything prepared (struct training). Out: the trained state on the host and the position reached. It leaves files of the
+ * In: everything prepared (struct training). Out: the trained state in the machine and the position reached. It leaves files of the
  * model to artifact, and the exit to main. */
 #pragma once
 
@@ -20,10 +20,9 @@ struct training {
 	struct run_identity identity;
 	struct normalization normalization;
 	struct report *report;
-	struct training_state *state; /* host arenas; hold the newest snapshot when training_run returns */
-	struct position position;     /* where to begin; where it ended */
-	bool fresh;                   /* nothing was trained before: momentum is undefined */
-	double started_seconds;       /* monotonic clock when the process began, for max_seconds */
+	struct position position; /* where to begin; where it ended */
+	bool fresh;               /* nothing was trained before: momentum is undefined */
+	double started_seconds;   /* monotonic clock when the process began, for max_seconds */
 };
 
 /* Batches of one epoch; a last partial batch counts unless drop_last. At least 1, by settings_check_data. */
@@ -33,7 +32,7 @@ int64_t epoch_steps(const struct settings *settings, size_t images);
 int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch);
 
 /* Trains from position to the end. ST_OK: finished, or the budget is used up; the last checkpoint is written. ST_STOPPED: a stop was
- * requested; state and checkpoint are those of the last step done. ST_INTERNAL when the loss is no longer a number (the sentence
+ * requested; machine and checkpoint are those of the last step done. ST_INTERNAL when the loss is no longer a number (the sentence
  * says what to try), ST_DISK. */
 enum status training_run(struct training *training);
 

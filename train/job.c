@@ -29,7 +29,6 @@ struct job {
 	struct network network;
 	struct params_layout layout;
 	struct threads *threads;
-	struct training_state state;
 	struct training training;
 };
 
@@ -86,47 +85,56 @@ static const char *pretrained_path(const struct job *job)
 	return channel != NULL ? channel->path : NULL;
 }
 
-static enum status state_alloc(struct job *job)
+static enum status state_alloc(const struct job *job, struct training_state *state)
 {
-	TRY(params_alloc(&job->state.params, &job->layout));
-	job->state.momentum = calloc(job->layout.weights_count, sizeof *job->state.momentum);
-	if (job->state.momentum == NULL)
+	TRY(params_alloc(&state->params, &job->layout));
+	state->momentum = calloc(job->layout.weights_count, sizeof *state->momentum);
+	if (state->momentum == NULL)
 		return FAIL(ST_MEMORY, "no memory for %zu values of momentum", job->layout.weights_count);
-	return job->training.identity.ema ? params_alloc(&job->state.ema, &job->layout) : ST_OK;
+	return job->training.identity.ema ? params_alloc(&state->ema, &job->layout) : ST_OK;
+}
+
+static void state_free(struct training_state *state)
+{
+	params_free(&state->params);
+	params_free(&state->ema);
+	free(state->momentum);
 }
 
 /* Initial or pretrained weights. */
-static enum status weights_begin(struct job *job, const char *pretrained)
+static enum status weights_begin(const struct job *job, const char *pretrained, struct params *params)
 {
 	uint64_t seed = (uint64_t)job->settings->seed;
-	params_init(&job->state.params, &job->network, &job->layout, seed, job->settings->zero_gamma);
+	params_init(params, &job->network, &job->layout, seed, job->settings->zero_gamma);
 	if (pretrained == NULL)
 		return ST_OK;
 	bool head_loaded = false;
-	return pretrained_load(pretrained, &job->network, &job->layout, &job->state.params, &head_loaded);
+	return pretrained_load(pretrained, &job->network, &job->layout, params, &head_loaded);
 }
 
-/* The state that training begins with: a checkpoint's, else pretrained or initial weights. */
+/* Gives the machine the state that training begins with: a checkpoint's, else pretrained or initial weights. */
 static enum status state_begin(struct job *job, const char *pretrained)
 {
 	struct training *t = &job->training;
+	enum status status = ST_OK;
 	bool resumed = false;
+	struct training_state state = {0};
+	TRY_DONE(state_alloc(job, &state));
 	if (job->settings->resume)
-		TRY(checkpoint_resume(job->opt_ml->checkpoints, &job->layout, &t->identity, &t->position, &job->state, &resumed));
+		TRY_DONE(checkpoint_resume(job->opt_ml->checkpoints, &job->layout, &t->identity, &t->position, &state, &resumed));
 	if (resumed)
 		log_info("resumed from epoch %" PRId64 " step %" PRId64 " (checkpoint in %s)%s", t->position.epoch + 1, t->position.step, job->opt_ml->checkpoints,
 			t->position.finished ? "; nothing is left to train" : "");
 	else {
 		log_info("no checkpoint found in %s: training starts from the beginning", job->opt_ml->checkpoints);
-		TRY(weights_begin(job, pretrained));
+		TRY_DONE(weights_begin(job, pretrained, &state.params));
 	}
 	t->fresh = t->position.step == 0;
-	struct training_state from = job->state;
-	if (!resumed) {
-		from.momentum = NULL;
-		from.ema = (struct params){0};
-	}
-	return t->machine.backend->state_write(t->machine.state, &from);
+	const struct training_state from = resumed ? state : (struct training_state){.params = state.params};
+	status = t->machine.backend->state_write(t->machine.state, &from);
+done:
+	state_free(&state);
+	return status;
 }
 
 static enum status backend_begin(struct job *job)
@@ -142,6 +150,7 @@ static enum status backend_begin(struct job *job)
 		.threads = job->threads,
 		.ema = t->identity.ema,
 		.training = true,
+		.norm_momentum = job->settings->norm_momentum,
 	};
 	t->machine.network = &job->network;
 	t->machine.stopped = stop_requested;
@@ -186,7 +195,6 @@ static enum status job_open(struct job *job)
 	t->opt_ml = job->opt_ml;
 	t->dataset = &job->dataset;
 	t->layout = &job->layout;
-	t->state = &job->state;
 	t->normalization = images_normalization(&job->dataset.train);
 	t->identity = (struct run_identity){
 		.stem = job->network.stem,
@@ -201,7 +209,6 @@ static enum status job_open(struct job *job)
 	snprintf(t->identity.settings, sizeof t->identity.settings, "%s", text_string(&fingerprint));
 	text_free(&fingerprint);
 	TRY(status);
-	TRY(state_alloc(job));
 	TRY(backend_begin(job));
 	TRY(state_begin(job, pretrained));
 	char tensorboard[OPT_ML_PATH_BYTES];
@@ -218,15 +225,12 @@ static void job_close(struct job *job, enum status final)
 	if (t->machine.state != NULL)
 		t->machine.backend->close(t->machine.state);
 	threads_close(job->threads);
-	params_free(&job->state.ema);
-	free(job->state.momentum);
-	params_free(&job->state.params);
 	dataset_free(&job->dataset);
 	resource_free(&job->resource);
 }
 
-/* Writes the model directory from the newest snapshot; with a moving average, that is the model. */
-static enum status model_write(struct job *job)
+/* Writes the model directory from the machine's state; with a moving average, that is the model. */
+static enum status model_write(const struct job *job)
 {
 	const struct training *t = &job->training;
 	struct artifact_metric metrics[METRIC_COUNT];
@@ -238,11 +242,14 @@ static enum status model_write(struct job *job)
 			if (values[i].present)
 				metrics[metrics_count++] = (struct artifact_metric){metric_name((enum metric)i), values[i].value};
 	}
-	job->state.ema.batches_tracked = job->state.params.batches_tracked;
+	struct training_state state = {0};
+	struct params *params = t->identity.ema ? &state.ema : &state.params;
+	TRY(params_alloc(params, &job->layout));
+	enum status status = t->machine.backend->snapshot(t->machine.state, &state);
 	const struct artifact_content content = {
 		.network = &job->network,
 		.layout = &job->layout,
-		.params = t->identity.ema ? &job->state.ema : &job->state.params,
+		.params = params,
 		.class_names = job->dataset.class_names,
 		.normalization = t->normalization,
 		.recipe = settings_word(job->settings, SETTING_recipe),
@@ -250,9 +257,12 @@ static enum status model_write(struct job *job)
 		.metrics_count = metrics_count,
 		.formats = job->settings->artifact_formats,
 	};
-	TRY(artifact_write(job->opt_ml->model, &content));
-	log_info("model written to %s", job->opt_ml->model);
-	return ST_OK;
+	if (status == ST_OK)
+		status = artifact_write(job->opt_ml->model, &content);
+	if (status == ST_OK)
+		log_info("model written to %s", job->opt_ml->model);
+	params_free(params);
+	return status;
 }
 
 enum status job_run(const struct opt_ml *opt_ml, const struct settings *settings, double started_seconds)

@@ -85,6 +85,8 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	REAL(weight_decay, "5e-4", 0, 1, NULL, MATHS, "wd", "pull of the weights towards zero") \
 	FLAG(decay_norm_and_bias, "false", MATHS, "", "weight_decay on batch norms and biases too, as PyTorch does when not told otherwise") \
 	REAL(norm_bias_lr_scale, "1", 0, 1000, NULL, MATHS, "", "learning rate of batch-norm biases as a multiple of lr") \
+	REAL(norm_momentum, "0.1", 0.0001, 1, NULL, MATHS, "bn_momentum batch_norm_momentum", \
+		"share of each batch in the running statistics of batch norms (PyTorch's BatchNorm2d momentum)") \
 	FLAG(zero_gamma, "false", MATHS, "zero_init_residual", "the last batch norm of each block starts at 0, so that blocks start as identities") \
 	REAL(gradient_clip_norm, "0", 0.0001, 1e6, "off", MATHS, "gradient_clip_val clip_grad_norm max_grad_norm", \
 		"largest L2 norm of all gradients together; larger ones are scaled down") \

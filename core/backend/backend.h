@@ -69,6 +69,8 @@ struct backend_config {
 	struct threads *threads; /* lent; may be NULL for a device backend */
 	bool ema;                /* keep an exponential moving average of weights and running statistics */
 	bool training;           /* false: forward only; gradient memory is not made */
+	/* When training: share of a batch's statistics in the running ones, 0 < share ≤ 1; BatchNorm2d's momentum in PyTorch, 0.1 there. */
+	double norm_momentum;
 };
 
 /* Sums over images since counters_reset. */

@@ -28,9 +28,8 @@ enum {
 	RESNET_IMAGE_SIZE_MAX = 512,
 };
 
-/* Batch normalisation's constants, torchvision's (PyTorch's defaults). */
+/* Batch normalisation's constant, torchvision's (PyTorch's default). */
 #define NORM_EPSILON 1e-5
-#define NORM_MOMENTUM 0.1
 
 /* An activation of the network: shape of one image in it. */
 struct tensor_shape {

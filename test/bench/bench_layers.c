@@ -135,7 +135,7 @@ static void subject_open(struct subject *subject, enum stem stem, int batch, str
 	subject->batch = batch;
 	subject->update = (struct update){.lr = 0.01f, .momentum = 0.9f, .weight_decay = 5e-4f, .norm_bias_lr_scale = 1, .gradient_scale = 1, .first = true};
 	struct backend_config config = {.network = &subject->network, .layout = &subject->layout, .batch_max = batch,
-		.normalization = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}}, .threads = threads, .training = true};
+		.normalization = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}}, .threads = threads, .training = true, .norm_momentum = 0.1};
 	subject->machine = (struct machine){.backend = &backend_cpu, .network = &subject->network};
 	if (backend_cpu.open(&config, &subject->machine.state) != ST_OK) {
 		log_error("%s", status_message());

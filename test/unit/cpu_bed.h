@@ -81,7 +81,7 @@ static inline void runner_open(struct runner *runner, const struct bed *bed, con
 {
 	assert_int_equal(setenv("SMELT_CPU", cpu, 1), 0);
 	runner->config = (struct backend_config){.network = &bed->network, .layout = &bed->layout, .batch_max = batch,
-		.normalization = {{0.5f, 0.4f, 0.3f}, {0.2f, 0.25f, 0.3f}}, .threads = bed->threads, .ema = ema, .training = true};
+		.normalization = {{0.5f, 0.4f, 0.3f}, {0.2f, 0.25f, 0.3f}}, .threads = bed->threads, .ema = ema, .training = true, .norm_momentum = 0.3};
 	runner->machine = (struct machine){.backend = backend, .network = &bed->network};
 	assert_int_equal(backend->open(&runner->config, &runner->machine.state), ST_OK);
 }

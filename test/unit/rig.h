@@ -32,7 +32,7 @@ static inline struct rig *rig_open(const struct backend *backend, enum stem stem
 	rig->images = golden_images(rig->pixels, rig->labels, 3 * (size_t)n, size, classes);
 	OK(threads_open(threads, &rig->threads));
 	struct backend_config config = {.network = &rig->network, .layout = &rig->layout, .batch_max = n,
-		.normalization = golden_normalization, .padding = PADDING_ZERO, .threads = rig->threads, .ema = true, .training = true};
+		.normalization = golden_normalization, .padding = PADDING_ZERO, .threads = rig->threads, .ema = true, .training = true, .norm_momentum = 0.1};
 	rig->machine.backend = backend;
 	rig->machine.network = &rig->network;
 	OK(backend->open(&config, &rig->machine.state));

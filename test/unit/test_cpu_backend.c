@@ -469,11 +469,14 @@ static void test_refusals(void **state)
 	bed_open(&bed, STEM_CIFAR, 9, 1);
 	assert_int_equal(setenv("SMELT_CPU", "generic", 1), 0);
 	struct network odd;
-	struct backend_config config = {.network = &odd, .layout = &bed.layout, .batch_max = 4, .threads = bed.threads, .training = true};
+	struct backend_config config = {.network = &odd, .layout = &bed.layout, .batch_max = 4, .threads = bed.threads, .training = true, .norm_momentum = 0.1};
 	odd_network(&odd);
 	config.batch_max = 0;
 	refused(&config, "batch_max 0");
 	config.batch_max = 4;
+	config.norm_momentum = 1.5;
+	refused(&config, "norm_momentum 1.5");
+	config.norm_momentum = 0.1;
 	config.threads = NULL;
 	refused(&config, "thread pool");
 	config.threads = bed.threads;

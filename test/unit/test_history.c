@@ -3,33 +3,9 @@
 #include "train/report/history.h"
 
 #include "core/base/file.h"
+#include "test/unit/scratch.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-static char directory[64];
-
-static int setup(void **state)
-{
-	(void)state;
-	snprintf(directory, sizeof directory, "/tmp/test_history_XXXXXX");
-	return mkdtemp(directory) == NULL;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	char command[128];
-	snprintf(command, sizeof command, "rm -rf '%s'", directory);
-	return system(command);
-}
 
 static struct report_epoch epoch_number(int64_t number)
 {
@@ -50,7 +26,7 @@ static char *content(const char *name)
 	char path[256];
 	uint8_t *bytes;
 	size_t count;
-	assert_int_equal(path_join(path, sizeof path, directory, name), ST_OK);
+	assert_int_equal(path_join(path, sizeof path, scratch, name), ST_OK);
 	assert_int_equal(file_read(path, 1 << 20, &bytes, &count), ST_OK);
 	return (char *)bytes;
 }
@@ -58,7 +34,7 @@ static char *content(const char *name)
 static void content_write(const char *name, const char *text)
 {
 	char path[256];
-	assert_int_equal(path_join(path, sizeof path, directory, name), ST_OK);
+	assert_int_equal(path_join(path, sizeof path, scratch, name), ST_OK);
 	assert_int_equal(file_write(path, text, strlen(text)), ST_OK);
 }
 
@@ -70,7 +46,7 @@ static void test_a_line_an_epoch_in_both_files(void **state)
 {
 	(void)state;
 	struct history history;
-	assert_int_equal(history_open(&history, directory, 0), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 0), ST_OK);
 	for (int64_t i = 1; i <= 2; i++) {
 		struct report_epoch epoch = epoch_number(i);
 		assert_int_equal(history_add(&history, &epoch), ST_OK);
@@ -94,7 +70,7 @@ static void test_nan_becomes_null(void **state)
 	struct history history;
 	struct report_epoch epoch = epoch_number(1);
 	epoch.train.loss = (double)NAN;
-	assert_int_equal(history_open(&history, directory, 0), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 0), ST_OK);
 	assert_int_equal(history_add(&history, &epoch), ST_OK);
 	history_close(&history);
 	char *json = content("history.jsonl"), *csv = content("history.csv");
@@ -108,7 +84,7 @@ static void test_resume_keeps_what_lies_before_it(void **state)
 {
 	(void)state;
 	struct history history;
-	assert_int_equal(history_open(&history, directory, 0), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 0), ST_OK);
 	for (int64_t i = 1; i <= 3; i++) {
 		struct report_epoch epoch = epoch_number(i);
 		assert_int_equal(history_add(&history, &epoch), ST_OK);
@@ -116,7 +92,7 @@ static void test_resume_keeps_what_lies_before_it(void **state)
 	history_close(&history);
 	char *json_whole = content("history.jsonl"), *csv_whole = content("history.csv");
 	/* The third epoch is trained again from step 250. */
-	assert_int_equal(history_open(&history, directory, 250), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 250), ST_OK);
 	struct report_epoch epoch = epoch_number(3);
 	assert_int_equal(history_add(&history, &epoch), ST_OK);
 	history_close(&history);
@@ -136,7 +112,7 @@ static void test_a_fresh_run_starts_anew(void **state)
 	struct report_epoch epoch = epoch_number(1);
 	content_write("history.jsonl", "{\"epoch\":9,\"step\":1,}\n");
 	content_write("history.csv", CSV_HEADER "9,1,\n");
-	assert_int_equal(history_open(&history, directory, 0), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 0), ST_OK);
 	assert_int_equal(history_add(&history, &epoch), ST_OK);
 	history_close(&history);
 	char *json = content("history.jsonl"), *csv = content("history.csv");
@@ -153,7 +129,7 @@ static void test_foreign_and_half_lines_are_left_out(void **state)
 	struct report_epoch epoch = epoch_number(5);
 	content_write("history.jsonl", "\n{}\nnonsense %s\n{\"epoch\":1,\"step\":100,\"train_loss\":5}\n{\"epoch\":2,\"step\":20");
 	content_write("history.csv", "epoch,step,other\n1,100,5\n,,\n");
-	assert_int_equal(history_open(&history, directory, 400), ST_OK);
+	assert_int_equal(history_open(&history, scratch, 400), ST_OK);
 	assert_int_equal(history_add(&history, &epoch), ST_OK);
 	history_close(&history);
 	char *json = content("history.jsonl"), *csv = content("history.csv");
@@ -169,10 +145,10 @@ static void test_unwritable_history_is_a_disk_failure(void **state)
 	struct history history;
 	char path[128];
 	content_write("file", "");
-	snprintf(path, sizeof path, "%s/file/data", directory);
+	snprintf(path, sizeof path, "%s/file/data", scratch);
 	assert_int_equal(history_open(&history, path, 0), ST_DISK);
 	/* A directory that vanishes after the open. */
-	snprintf(path, sizeof path, "%s/data", directory);
+	snprintf(path, sizeof path, "%s/data", scratch);
 	assert_int_equal(history_open(&history, path, 0), ST_OK);
 	assert_int_equal(rmdir(path), 0);
 	struct report_epoch epoch = epoch_number(1);
@@ -183,12 +159,12 @@ static void test_unwritable_history_is_a_disk_failure(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_a_line_an_epoch_in_both_files, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nan_becomes_null, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_resume_keeps_what_lies_before_it, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_fresh_run_starts_anew, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_foreign_and_half_lines_are_left_out, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unwritable_history_is_a_disk_failure, setup, teardown),
+		SCRATCH_TEST(test_a_line_an_epoch_in_both_files),
+		SCRATCH_TEST(test_nan_becomes_null),
+		SCRATCH_TEST(test_resume_keeps_what_lies_before_it),
+		SCRATCH_TEST(test_a_fresh_run_starts_anew),
+		SCRATCH_TEST(test_foreign_and_half_lines_are_left_out),
+		SCRATCH_TEST(test_unwritable_history_is_a_disk_failure),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -419,6 +419,10 @@ static void test_refusals(void **state)
 	params_layout_build(&layout, &network);
 	struct backend_config config = {.network = &network, .layout = &layout, .batch_max = 0, .normalization = golden_normalization};
 	assert_int_equal(ref->open(&config, &opened), ST_SETTINGS);
+	config.batch_max = 4;
+	config.training = true;
+	assert_int_equal(ref->open(&config, &opened), ST_SETTINGS);
+	assert_non_null(strstr(status_message(), "norm_momentum 0"));
 	assert_null(opened);
 	assert_int_equal(backend_find("gpu", &found), ST_SETTINGS);
 	assert_null(found);

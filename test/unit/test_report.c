@@ -6,34 +6,10 @@
 #include "train/report/metrics_file.h"
 #include "train/report/progress.h"
 #include "train/report/sheet.h"
+#include "test/unit/scratch.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-static char directory[64];
-
-static int setup(void **state)
-{
-	(void)state;
-	snprintf(directory, sizeof directory, "/tmp/test_history_XXXXXX");
-	return mkdtemp(directory) == NULL;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	char command[128];
-	snprintf(command, sizeof command, "rm -rf '%s'", directory);
-	return system(command);
-}
 
 static struct report_epoch epoch_number(int64_t number)
 {
@@ -54,7 +30,7 @@ static char *content(const char *name)
 	char path[256];
 	uint8_t *bytes;
 	size_t count;
-	assert_int_equal(path_join(path, sizeof path, directory, name), ST_OK);
+	assert_int_equal(path_join(path, sizeof path, scratch, name), ST_OK);
 	assert_int_equal(file_read(path, 1 << 20, &bytes, &count), ST_OK);
 	return (char *)bytes;
 }
@@ -62,7 +38,7 @@ static char *content(const char *name)
 static void content_write(const char *name, const char *text)
 {
 	char path[256];
-	assert_int_equal(path_join(path, sizeof path, directory, name), ST_OK);
+	assert_int_equal(path_join(path, sizeof path, scratch, name), ST_OK);
 	assert_int_equal(file_write(path, text, strlen(text)), ST_OK);
 }
 
@@ -71,7 +47,7 @@ static void test_metrics_directory_gets_a_line_a_metric(void **state)
 	(void)state;
 	struct metrics_file file;
 	char path[128], name[64];
-	snprintf(path, sizeof path, "%s/made/here", directory);
+	snprintf(path, sizeof path, "%s/made/here", scratch);
 	assert_int_equal(metrics_file_open(&file, path), ST_OK);
 	struct report_epoch epoch = epoch_number(2);
 	epoch.train.loss = (double)NAN;
@@ -116,8 +92,8 @@ static void test_report_goes_on_without_what_it_can_do_without(void **state)
 	struct report *report;
 	char data[128], blocked[128];
 	content_write("file", "");
-	snprintf(data, sizeof data, "%s/data", directory);
-	snprintf(blocked, sizeof blocked, "%s/file/x", directory);
+	snprintf(data, sizeof data, "%s/data", scratch);
+	snprintf(blocked, sizeof blocked, "%s/file/x", scratch);
 	const struct report_config config = {
 		.data_directory = data,
 		.metrics_directory = blocked,
@@ -146,9 +122,9 @@ static void test_other_ranks_are_silent(void **state)
 	(void)state;
 	struct report *report;
 	char data[128], metrics[128], tensorboard[128];
-	snprintf(data, sizeof data, "%s/data", directory);
-	snprintf(metrics, sizeof metrics, "%s/metrics", directory);
-	snprintf(tensorboard, sizeof tensorboard, "%s/tensorboard", directory);
+	snprintf(data, sizeof data, "%s/data", scratch);
+	snprintf(metrics, sizeof metrics, "%s/metrics", scratch);
+	snprintf(tensorboard, sizeof tensorboard, "%s/tensorboard", scratch);
 	const struct report_config config = {
 		.rank = 1,
 		.data_directory = data,
@@ -170,7 +146,7 @@ static void test_report_fails_when_the_history_cannot_be_made(void **state)
 	struct report *report = NULL;
 	char data[128];
 	content_write("file", "");
-	snprintf(data, sizeof data, "%s/file/data", directory);
+	snprintf(data, sizeof data, "%s/file/data", scratch);
 	const struct report_config config = {.data_directory = data};
 	assert_int_equal(report_open(&config, &report), ST_DISK);
 	assert_null(report);
@@ -222,10 +198,10 @@ static void test_sheet_places_each_picture(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_metrics_directory_gets_a_line_a_metric, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_report_goes_on_without_what_it_can_do_without, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_other_ranks_are_silent, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_report_fails_when_the_history_cannot_be_made, setup, teardown),
+		SCRATCH_TEST(test_metrics_directory_gets_a_line_a_metric),
+		SCRATCH_TEST(test_report_goes_on_without_what_it_can_do_without),
+		SCRATCH_TEST(test_other_ranks_are_silent),
+		SCRATCH_TEST(test_report_fails_when_the_history_cannot_be_made),
 		cmocka_unit_test(test_no_live_line_for_the_platform),
 		cmocka_unit_test(test_durations_are_readable),
 		cmocka_unit_test(test_sheet_places_each_picture),

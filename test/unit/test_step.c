@@ -62,7 +62,7 @@ static void stop_anywhere(const struct backend *backend)
 	assert_int_equal(params_alloc(&params, &layout), ST_OK);
 	params_init(&params, &network, &layout, 1, false);
 	const struct backend_config config = {.network = &network, .layout = &layout, .batch_max = BATCH, .normalization = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}},
-		.threads = threads, .training = true};
+		.threads = threads, .training = true, .norm_momentum = 0.1};
 	struct machine whole = {.backend = backend, .network = &network}, broken = {.backend = backend, .network = &network, .stopped = stopped};
 	assert_int_equal(backend->open(&config, &whole.state), ST_OK);
 	assert_int_equal(backend->open(&config, &broken.state), ST_OK);

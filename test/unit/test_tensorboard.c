@@ -6,36 +6,12 @@
 #include "core/base/text.h"
 #include "core/format/image.h"
 #include "train/report/report.h"
+#include "test/unit/scratch.h"
 
 #include <dirent.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-static char directory[64];
-
-static int setup(void **state)
-{
-	(void)state;
-	snprintf(directory, sizeof directory, "/tmp/test_tensorboard_XXXXXX");
-	return mkdtemp(directory) == NULL;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	char command[128];
-	snprintf(command, sizeof command, "rm -rf '%s'", directory);
-	return system(command);
-}
 
 static uint32_t crc32c(const uint8_t *bytes, size_t count)
 {
@@ -65,14 +41,14 @@ static uint64_t little_endian(const uint8_t *bytes, int count)
 static uint8_t *event_file(size_t *bytes)
 {
 	char path[512] = "";
-	DIR *listing = opendir(directory);
+	DIR *listing = opendir(scratch);
 	assert_non_null(listing);
 	for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
 		if (entry->d_name[0] == '.')
 			continue;
 		assert_string_equal(path, "");
 		assert_true(text_starts_with(entry->d_name, "events.out.tfevents."));
-		snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+		snprintf(path, sizeof path, "%s/%s", scratch, entry->d_name);
 	}
 	closedir(listing);
 	uint8_t *content;
@@ -200,7 +176,7 @@ static void test_scalars(void **state)
 {
 	(void)state;
 	struct tensorboard *tensorboard;
-	assert_int_equal(tensorboard_open(directory, "algo/1", 0, &tensorboard), ST_OK);
+	assert_int_equal(tensorboard_open(scratch, "algo/1", 0, &tensorboard), ST_OK);
 	const struct tensorboard_scalar scalars[] = {{"train/loss", 0.5f}, {"zero", 0.0f}, {"nothing", NAN}};
 	assert_int_equal(tensorboard_scalars(tensorboard, 1234567890123, scalars, 3), ST_OK);
 	/* Readable while the writer still has it open. */
@@ -233,7 +209,7 @@ static void test_a_resumed_run_says_where_it_starts(void **state)
 {
 	(void)state;
 	struct tensorboard *tensorboard;
-	assert_int_equal(tensorboard_open(directory, "algo-1", 300, &tensorboard), ST_OK);
+	assert_int_equal(tensorboard_open(scratch, "algo-1", 300, &tensorboard), ST_OK);
 	assert_int_equal(tensorboard_close(tensorboard), ST_OK);
 	size_t bytes;
 	uint8_t *content = event_file(&bytes);
@@ -268,7 +244,7 @@ static void test_histogram_counts_every_finite_value(void **state)
 	}
 	values[1000] = NAN;
 	values[1001] = -INFINITY;
-	assert_int_equal(tensorboard_open(directory, "h", 0, &tensorboard), ST_OK);
+	assert_int_equal(tensorboard_open(scratch, "h", 0, &tensorboard), ST_OK);
 	assert_int_equal(tensorboard_histogram(tensorboard, 7, "weights", values, 1002), ST_OK);
 	assert_int_equal(tensorboard_close(tensorboard), ST_OK);
 	size_t bytes;
@@ -307,7 +283,7 @@ static void test_histogram_of_one_value_and_of_none(void **state)
 	(void)state;
 	struct tensorboard *tensorboard;
 	const float same[3] = {2.5f, 2.5f, 2.5f}, none[2] = {NAN, INFINITY};
-	assert_int_equal(tensorboard_open(directory, "h", 0, &tensorboard), ST_OK);
+	assert_int_equal(tensorboard_open(scratch, "h", 0, &tensorboard), ST_OK);
 	assert_int_equal(tensorboard_histogram(tensorboard, 7, "none", none, 2), ST_OK);
 	assert_int_equal(tensorboard_histogram(tensorboard, 7, "same", same, 3), ST_OK);
 	assert_int_equal(tensorboard_close(tensorboard), ST_OK);
@@ -329,8 +305,8 @@ static void test_pictures_go_in_as_one_png(void **state)
 	uint8_t images[4 * 3 * 8 * 8];
 	for (size_t i = 0; i < sizeof images; i++)
 		images[i] = (uint8_t)(i * 7);
-	snprintf(data, sizeof data, "%s/.data", directory); /* hidden from event_file */
-	const struct report_config config = {.data_directory = data, .tensorboard_directory = directory};
+	snprintf(data, sizeof data, "%s/.data", scratch); /* hidden from event_file */
+	const struct report_config config = {.data_directory = data, .tensorboard_directory = scratch};
 	assert_int_equal(report_open(&config, &report), ST_OK);
 	assert_true(report_wants_images(report) && report_wants_histograms(report));
 	report_images(report, "train/augmented", 1, images, 4, 8);
@@ -357,8 +333,8 @@ static void test_a_full_disk_ends_tensorboard_not_training(void **state)
 	struct report *report;
 	char data[96];
 	static const float values[1 << 12] = {1, 2, 3};
-	snprintf(data, sizeof data, "%s/.data", directory);
-	const struct report_config config = {.data_directory = data, .tensorboard_directory = directory};
+	snprintf(data, sizeof data, "%s/.data", scratch);
+	const struct report_config config = {.data_directory = data, .tensorboard_directory = scratch};
 	assert_int_equal(report_open(&config, &report), ST_OK);
 	/* A file may not grow beyond 100 bytes: the event file fails in the middle of a record. */
 	struct rlimit before, small;
@@ -381,7 +357,7 @@ static void test_a_directory_that_cannot_be_made(void **state)
 	(void)state;
 	struct tensorboard *tensorboard = NULL;
 	char path[128];
-	snprintf(path, sizeof path, "%s/file", directory);
+	snprintf(path, sizeof path, "%s/file", scratch);
 	assert_int_equal(file_write(path, "", 0), ST_OK);
 	assert_int_equal(tensorboard_open(path, "h", 0, &tensorboard), ST_DISK);
 	assert_null(tensorboard);
@@ -392,13 +368,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_checksum_is_castagnolis),
-		cmocka_unit_test_setup_teardown(test_scalars, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_resumed_run_says_where_it_starts, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_histogram_counts_every_finite_value, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_histogram_of_one_value_and_of_none, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_pictures_go_in_as_one_png, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_full_disk_ends_tensorboard_not_training, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_directory_that_cannot_be_made, setup, teardown),
+		SCRATCH_TEST(test_scalars),
+		SCRATCH_TEST(test_a_resumed_run_says_where_it_starts),
+		SCRATCH_TEST(test_histogram_counts_every_finite_value),
+		SCRATCH_TEST(test_histogram_of_one_value_and_of_none),
+		SCRATCH_TEST(test_pictures_go_in_as_one_png),
+		SCRATCH_TEST(test_a_full_disk_ends_tensorboard_not_training),
+		SCRATCH_TEST(test_a_directory_that_cannot_be_made),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

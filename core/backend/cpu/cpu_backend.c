@@ -55,6 +55,8 @@ static enum status config_check(const struct backend_config *config)
 	const struct network *network = config->network;
 	if (config->batch_max < 1)
 		return FAIL(ST_SETTINGS, "cpu backend: batch_max %d: must be at least 1", config->batch_max);
+	if (config->training && !(config->norm_momentum > 0 && config->norm_momentum <= 1))
+		return FAIL(ST_SETTINGS, "cpu backend: norm_momentum %g: must be above 0 and at most 1", config->norm_momentum);
 	if (config->threads == NULL)
 		return FAIL(ST_SETTINGS, "cpu backend: needs a thread pool");
 	for (int u = 0; u < RESNET_UNITS; u++) {

@@ -100,6 +100,7 @@ static void statistics_finish(struct backend_state *state, const struct unit *un
 	float *running_mean = weight_of(state, state->buffers, layout->unit[index].running_mean);
 	float *running_var = weight_of(state, state->buffers, layout->unit[index].running_var);
 	double *mean = state->partials, *squares = mean + K, count = (double)(block_rows(state, 0) * (size_t)unit->Q);
+	double momentum = state->config.norm_momentum;
 	for (size_t row = 1; row < state->blocks * P; row++) {
 		const double *row_mean = state->partials + row * 2 * K, *row_squares = row_mean + K;
 		double row_count = (double)(block_rows(state, row / P) * (size_t)unit->Q);
@@ -115,8 +116,8 @@ static void statistics_finish(struct backend_state *state, const struct unit *un
 		double variance = squares[k] / count, unbiased = squares[k] / (count - 1);
 		state->norm[index][k] = (float)mean[k];
 		state->norm[index][K + k] = (float)(1 / sqrt(variance + NORM_EPSILON));
-		running_mean[k] = (float)((double)running_mean[k] + NORM_MOMENTUM * (mean[k] - (double)running_mean[k]));
-		running_var[k] = (float)((double)running_var[k] + NORM_MOMENTUM * (unbiased - (double)running_var[k]));
+		running_mean[k] = (float)((double)running_mean[k] + momentum * (mean[k] - (double)running_mean[k]));
+		running_var[k] = (float)((double)running_var[k] + momentum * (unbiased - (double)running_var[k]));
 	}
 }
 

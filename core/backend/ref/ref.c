@@ -62,6 +62,8 @@ static enum status ref_open(const struct backend_config *config, struct backend_
 	const struct network *network = config->network;
 	if (config->batch_max < 1)
 		return FAIL(ST_SETTINGS, "batch of %d images: must be at least 1", config->batch_max);
+	if (config->training && !(config->norm_momentum > 0 && config->norm_momentum <= 1))
+		return FAIL(ST_SETTINGS, "norm_momentum %g: must be above 0 and at most 1", config->norm_momentum);
 	struct backend_state *state = calloc(1, sizeof *state);
 	if (state == NULL)
 		return FAIL(ST_MEMORY, "ref: no memory");

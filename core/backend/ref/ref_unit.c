@@ -113,8 +113,8 @@ static void unit_forward_channel(void *context, size_t k)
 	if (state->training) {
 		channel_statistics(state, z, pixels, &mean, &variance);
 		double count = (double)(pixels * state->n);
-		state->buffers[mean_at] += NORM_MOMENTUM * (mean - state->buffers[mean_at]);
-		state->buffers[var_at] += NORM_MOMENTUM * (variance * count / (count - 1) - state->buffers[var_at]);
+		state->buffers[mean_at] += state->config.norm_momentum * (mean - state->buffers[mean_at]);
+		state->buffers[var_at] += state->config.norm_momentum * (variance * count / (count - 1) - state->buffers[var_at]);
 	}
 	double inverse_deviation = 1 / sqrt(variance + NORM_EPSILON);
 	state->inverse_deviation[index][k] = inverse_deviation;
