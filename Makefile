@@ -12,7 +12,8 @@ VARIANT ?= release
 .SECONDARY:
 
 # The one list of what a bare Debian 12 needs.
-PACKAGES_BUILD := gcc g++ make pkg-config libcjson-dev libarchive-dev libpthreadpool-dev libprotobuf-c-dev protobuf-c-compiler libstb-dev zlib1g-dev
+PACKAGES_BUILD := gcc g++ make pkg-config libcjson-dev libarchive-dev libpthreadpool-dev libprotobuf-c-dev protobuf-c-compiler libstb-dev zlib1g-dev \
+	libmicrohttpd-dev
 PACKAGES_TEST := libcmocka-dev clang-14 libclang-rt-14-dev python3
 
 VERSION := 0.1.0
@@ -29,7 +30,7 @@ GCC_WARNINGS := -Wno-format-truncation
 CFLAGS := -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fstack-protector-strong -fPIE
 CPPFLAGS := -D_POSIX_C_SOURCE=200809L -D_FORTIFY_SOURCE=2 -I. -I$(B)/gen -isystem /usr/include/stb
 LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
-LDLIBS := -larchive -lcjson -lprotobuf-c -lpthreadpool -lz -lm -lpthread
+LDLIBS := -lmicrohttpd -larchive -lcjson -lprotobuf-c -lpthreadpool -lz -lm -lpthread
 
 ifeq ($(VARIANT),asan)
 CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -fno-math-errno -fPIE
@@ -49,18 +50,20 @@ CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
 # Objects in the order data passes through them. A new file in a room is found by itself.
-CORE := $(wildcard core/base/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c)
+CORE := $(wildcard core/base/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c \
+	core/engine/*.c)
 TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/report/*.c))
+SERVE := $(filter-out serve/main.c,$(wildcard serve/*.c serve/decode/*.c))
 PROTO := $(wildcard train/report/*.proto)
 GENERATED := $(PROTO:%.proto=$(B)/gen/%.pb-c.c)
-OBJECTS := $(CORE:%.c=$(B)/%.o) $(TRAIN:%.c=$(B)/%.o) $(GENERATED:%.c=%.o)
+OBJECTS := $(CORE:%.c=$(B)/%.o) $(TRAIN:%.c=$(B)/%.o) $(SERVE:%.c=$(B)/%.o) $(GENERATED:%.c=%.o)
 LIBRARY := $(B)/libsmelt.a
 
 UNIT := $(patsubst test/unit/%.c,$(B)/test/%,$(wildcard test/unit/test_*.c))
 FUZZ := $(patsubst test/fuzz/%.c,build/fuzz/test/%,$(wildcard test/fuzz/fuzz_*.c))
 BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/bench_*.c))
 
-PROGRAMS := $(BIN)/train
+PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
 .PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-long bench readme unit-programs fuzz-programs clean
 
@@ -124,7 +127,7 @@ $(LIBRARY): $(OBJECTS)
 	@rm -f $@
 	$(call RUN,AR,$@)ar rcs $@ $^
 
-$(BIN)/train: $(B)/train/main.o $(LIBRARY)
+$(BIN)/%: $(B)/%/main.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -180,4 +183,4 @@ bench: deps
 clean:
 	rm -rf build
 
--include $(OBJECTS:.o=.d) $(B)/train/main.d $(wildcard $(B)/test/unit/*.d $(B)/test/bench/*.d $(B)/test/fuzz/*.d)
+-include $(OBJECTS:.o=.d) $(B)/train/main.d $(B)/serve/main.d $(wildcard $(B)/test/unit/*.d $(B)/test/bench/*.d $(B)/test/fuzz/*.d)

@@ -17,17 +17,13 @@
 
 #include "core/base/status.h"
 #include "core/base/threads.h"
+#include "core/model/normalization.h"
 #include "core/model/params.h"
 #include "core/model/resnet.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Normalisation of an input channel: (pixel / 255 − mean) / std. */
-struct normalization {
-	float mean[3], std[3];
-};
 
 /* What is done to one image on its way into a batch. Drawn by train/batch.c from (seed, epoch, index); carried out by the
  * backend exactly in this order: pad and shift (crop), flip, rotate, erase; then normalise; then mix with a partner. */
