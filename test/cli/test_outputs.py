@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import sys
 
 import smelt_data
 import smelt_job
@@ -85,6 +86,24 @@ def history():
         rows = job.read("output/data/history.csv").decode().splitlines()
         expect_equal(len(rows), 3, "lines of history.csv, with its head")
         expect_equal(len(set(row.count(",") for row in rows)), 1, "columns of history.csv")
+
+
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print("peak_kilobytes", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@test("53e", "7x7 stem, batch 128, with a moving average and checkpoints: less than 700 MB resident")
+def memory():
+    files = {"train.bin": smelt_data.binary(256), "test.bin": smelt_data.binary(100)}
+    with Job(batch_size="128", ema_decay="0.99", checkpoint_every_steps="1", files=files) as job:
+        result = job.run(wrapper=(sys.executable, "-c", MEASURE))
+        expect_equal(result.code, 0, "exit code")
+        peak_bytes = int(re.search(r"peak_kilobytes (\d+)", result.out).group(1)) * 1024
+        expect(peak_bytes < 700e6, f"{peak_bytes / 1e6:.0f} MB at most")
 
 
 # --- failure text -----------------------------------------------------------------------------------------------------
