@@ -1,7 +1,7 @@
 # make            build/bin/train
 # make demo       train on a small data set made here (CIFAR100=DIR: on the real one) and show what came out
 # make test       everything that must hold; ends with "N passed, N failed"
-# make bench      speed by layer, as a share of this machine's measured peak
+# make bench      speed by layer, as a share of this machine's measured peak (PEERS=1: and of training beside PyTorch, fetched from PyPI)
 # make help       the other targets
 #
 # V=1 shows whole commands. Variants are separate folders: build/release, build/asan, build/clang. VARIANT=asan make … builds that one.
@@ -179,6 +179,10 @@ readme: $(B)/test/test_readme
 bench: deps
 	@$(MAKE) --no-print-directory $(BENCH)
 	@for program in $(BENCH); do $$program || exit 1; done
+ifdef PEERS
+	@$(MAKE) --no-print-directory $(BIN)/train
+	@$$(test/bench/peers) test/bench/bench_train.py
+endif
 
 clean:
 	rm -rf build

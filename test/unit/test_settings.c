@@ -342,8 +342,10 @@ static void recipes(void **unused)
 	accepted("{\"recipe\":\"accurate\"}");
 	assert_true(settings.epochs == 200 && settings.lr_min == 1e-6 && settings.ema_decay == 0.999 && settings.mix_probability == 0.5);
 	assert_int_equal(settings.flip, FLIP_ALTERNATING);
+	accepted("{\"bn_momentum\":\"0.3\"}");
+	assert_true(settings.norm_momentum == 0.3);
 	accepted("{\"recipe\":\"fast10\"}");
-	assert_true(settings.lr_schedule == LR_LINEAR && settings.warmup_epochs == 2 && settings.norm_bias_lr_scale == 16 && settings.norm_momentum == 0.2 && settings.zero_gamma);
+	assert_true(settings.lr_schedule == LR_LINEAR && settings.warmup_epochs == 2 && settings.norm_bias_lr_scale == 16 && settings.zero_gamma);
 }
 
 static void batch_sizes(void **unused)
