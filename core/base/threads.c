@@ -97,9 +97,7 @@ unsigned threads_count(const struct threads *threads)
 
 void threads_run(struct threads *threads, void (*task)(void *context, size_t i), void *context, size_t count)
 {
-	if (count == 1)
-		task(context, 0);
-	else if (count > 1)
-		/* Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
-		pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS);
+	/* Denormals count as zero on every thread, the caller's too: bits do not depend on who computes what.
+	 * Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
+	pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS);
 }

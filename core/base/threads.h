@@ -16,5 +16,5 @@ void threads_close(struct threads *threads);
 unsigned threads_count(const struct threads *threads);
 
 /* Runs task(context, i) for every i in [0, count), each once, in any order, on any thread; returns when all are done. What is
- * computed must not depend on which thread ran it. One caller at a time. */
+ * computed must not depend on which thread ran it. Callers on several threads take turns. Workers sleep afterwards. */
 void threads_run(struct threads *threads, void (*task)(void *context, size_t i), void *context, size_t count);

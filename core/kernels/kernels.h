@@ -1,8 +1,10 @@
 /* kernels.h: the inner loops of computing on a CPU, one constant table an instruction set.
  *
- * Everything works on *tiles*: 32 images × 32 channels of one pixel, image after image, channels side by side (1024 floats). A
+ * Training works on *tiles*: 32 images × 32 channels of one pixel, image after image, channels side by side (1024 floats). A
  * convolution is then a sum of products of tiles with 32 × 32 blocks of weights, whatever the map size. `rows` is the number of
  * valid images of a tile (1 … 32); rows beyond it are never used and, but for `product`'s reading, never touched.
+ *
+ * Inference works on *strips*: any few pixels, each given by its pointer, × whole blocks of 32 channels; a pixel's channels lie side by side.
  *
  * All functions are pure loops: no memory is allocated, no status is needed, any thread. Pointers need only a float's alignment.
  * Within one table the same arguments give the same bits. */
@@ -19,6 +21,9 @@ enum { TILE_IMAGES = 32, TILE_CHANNELS = 32, TILE_FLOATS = TILE_IMAGES * TILE_CH
 /* `product` reads rows of A in groups: up to this many rows after the last valid one must be readable memory (never used). */
 enum { PRODUCT_ROWS_SLACK = 7 };
 
+/* The most rows of a strip on any instruction set. */
+enum { STRIP_ROWS_MAX = 12 };
+
 /* One term of a sum of products. */
 struct segment {
 	const float *a, *b;
@@ -31,8 +36,22 @@ struct sgd {
 	bool nesterov, first;
 };
 
+/* A strip of a convolution's output: up to strip_rows pixels, any number of blocks of 32 channels. y[m] = Σ over taps t, over d < depth of
+ * x[t·rows + m][d] · w[t][d·32 + n] + bias (+ shortcut), for each block of 32 channels n. */
+struct strip {
+	size_t rows, taps, depth, blocks;
+	const float *const *x;        /* taps × rows */
+	const float *const *w;        /* taps: the first block's weights; (depth, 32) each */
+	size_t w_step;                /* floats from a block's weights to the next one's */
+	const float *bias;            /* blocks × 32 */
+	const float *const *shortcut; /* rows, blocks × 32 floats each; NULL: none */
+	bool relu;                    /* max(·, 0); NaN stays NaN */
+	float *const *y;              /* rows, blocks × 32 floats each; may be the shortcut's */
+};
+
 struct kernels {
 	const char *name;
+	size_t strip_rows; /* 1 … STRIP_ROWS_MAX */
 
 	/* c[m·32 + n] (+)= Σ over segments, Σ over d < depth of a[m·a_row + d] · b[d·32 + n], for m < rows, n < 32. Added to what is there
 	 * when accumulate. Writes exactly `rows` rows. */
@@ -42,6 +61,12 @@ struct kernels {
 		float *c);
 	/* to[j·32 + i] = from[i·32 + j], 32 × 32. */
 	void (*transpose)(const float *from, float *to);
+
+	/* Each sum runs over taps, then depth, one term after another, whatever rows and blocks are: an output's bits depend on its own
+	 * operands only. */
+	void (*strip)(const struct strip *strip);
+	/* y[i] = the largest of x[0][i] … x[rows − 1][i], i < count, a multiple of 32. NaN wins. */
+	void (*maximum_rows)(const float *const *x, size_t rows, size_t count, float *y);
 
 	/* Per channel over the tile's rows: mean, and sum of squared distances from it. */
 	void (*moments)(const float *z, size_t rows, float *mean, float *squares);

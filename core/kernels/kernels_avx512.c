@@ -2,6 +2,7 @@
 #define LANES 16
 #define TILE_ROWS 8
 #define TILE_VECTORS 2
+#define STRIP_ROWS 12
 #define KERNELS kernels_avx512
 #define KERNELS_NAME "avx512"
 #include "core/kernels/kernels_body.h"

@@ -4,6 +4,7 @@
  *     LANES         floats of a vector register
  *     TILE_ROWS     rows of the register tile of `product`      (TILE_ROWS × TILE_VECTORS accumulators must leave
  *     TILE_VECTORS  vectors of one row of it                     TILE_VECTORS + 1 registers free)
+ *     STRIP_ROWS    rows of a strip: × 2 vectors of accumulators, and 3 more registers
  *     KERNELS       name of the table
  * What a multiply and an add round to (one or two roundings) is the compiler's choice per instruction set. */
 #include "core/kernels/kernels.h"
@@ -131,6 +132,122 @@ static void transpose(const float *from, float *to)
 			*(quad *)(to + (j + 2) * 32 + i) = __builtin_shufflevector(odd0, odd1, 0, 1, 4, 5);
 			*(quad *)(to + (j + 3) * 32 + i) = __builtin_shufflevector(odd0, odd1, 2, 3, 6, 7);
 		}
+}
+
+/* --- strips --------------------------------------------------------------------------------------------------------- */
+
+enum { STRIP_VECTORS_LEAST = 2, STRIP_VECTORS = 8 };
+
+/* rows × vectors accumulators from channel `column` on; both are constants where this is called. */
+INLINE void strip_tile(const struct strip *strip, size_t column, size_t rows, size_t vectors)
+{
+	vector sum[STRIP_ROWS][STRIP_VECTORS];
+	UNROLL
+	for (size_t m = 0; m < rows; m++) {
+		UNROLL
+		for (size_t v = 0; v < vectors; v++)
+			sum[m][v] = (vector){0};
+	}
+	size_t depth = strip->depth, w_step = strip->w_step;
+	const float *const *x = strip->x;
+	for (size_t t = 0; t < strip->taps; t++, x += rows) {
+		const float *w = strip->w[t] + column / TILE_CHANNELS * w_step + column % TILE_CHANNELS, *a[STRIP_ROWS];
+		UNROLL
+		for (size_t m = 0; m < rows; m++)
+			a[m] = x[m];
+		for (size_t d = 0; d < depth; d++, w += TILE_CHANNELS) {
+			vector row[STRIP_VECTORS];
+			UNROLL
+			for (size_t v = 0; v < vectors; v++)
+				row[v] = load(w + v * LANES / TILE_CHANNELS * w_step + v * LANES % TILE_CHANNELS);
+			UNROLL
+			for (size_t m = 0; m < rows; m++) {
+				float factor = a[m][d];
+				UNROLL
+				for (size_t v = 0; v < vectors; v++)
+					sum[m][v] += factor * row[v];
+			}
+		}
+	}
+	vector bias[STRIP_VECTORS];
+	UNROLL
+	for (size_t v = 0; v < vectors; v++)
+		bias[v] = load(strip->bias + column + v * LANES);
+	UNROLL
+	for (size_t m = 0; m < rows; m++) {
+		UNROLL
+		for (size_t v = 0; v < vectors; v++)
+			sum[m][v] += bias[v];
+	}
+	if (strip->shortcut != NULL) {
+		UNROLL
+		for (size_t m = 0; m < rows; m++) {
+			UNROLL
+			for (size_t v = 0; v < vectors; v++)
+				sum[m][v] += load(strip->shortcut[m] + column + v * LANES);
+		}
+	}
+	if (strip->relu) {
+		UNROLL
+		for (size_t m = 0; m < rows; m++) {
+			UNROLL
+			for (size_t v = 0; v < vectors; v++)
+				sum[m][v] = where(~(mask)(sum[m][v] <= (vector){0}), sum[m][v]);
+		}
+	}
+	UNROLL
+	for (size_t m = 0; m < rows; m++) {
+		UNROLL
+		for (size_t v = 0; v < vectors; v++)
+			store(strip->y[m] + column + v * LANES, sum[m][v]);
+	}
+}
+
+/* The shapes: twice as many vectors for half as many rows, so that few rows, too, keep the multipliers busy while weights stream by. */
+#define STRIP_CASE(ROWS, VECTORS_) \
+	case ROWS: \
+		if (ROWS <= STRIP_ROWS * STRIP_VECTORS_LEAST / (VECTORS_)) \
+			strip_tile(strip, column, ROWS, VECTORS_); \
+		break;
+#define STRIP_SHAPE(VECTORS_) \
+	static void strip_##VECTORS_(const struct strip *strip, size_t column) \
+	{ \
+		switch (strip->rows) { \
+			STRIP_CASE(1, VECTORS_) STRIP_CASE(2, VECTORS_) STRIP_CASE(3, VECTORS_) STRIP_CASE(4, VECTORS_) \
+			STRIP_CASE(5, VECTORS_) STRIP_CASE(6, VECTORS_) STRIP_CASE(7, VECTORS_) STRIP_CASE(8, VECTORS_) \
+			STRIP_CASE(9, VECTORS_) STRIP_CASE(10, VECTORS_) STRIP_CASE(11, VECTORS_) STRIP_CASE(12, VECTORS_) \
+		default: break; \
+		} \
+	}
+
+STRIP_SHAPE(2)
+STRIP_SHAPE(4)
+STRIP_SHAPE(8)
+
+static void strip(const struct strip *strip)
+{
+	static const struct {
+		size_t vectors;
+		void (*run)(const struct strip *strip, size_t column);
+	} shapes[] = {{8, strip_8}, {4, strip_4}, {2, strip_2}};
+	size_t columns = strip->blocks * TILE_CHANNELS, column = 0;
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+		while (strip->rows * shapes[i].vectors <= STRIP_ROWS * STRIP_VECTORS_LEAST && column + shapes[i].vectors * LANES <= columns) {
+			shapes[i].run(strip, column);
+			column += shapes[i].vectors * LANES;
+		}
+}
+
+static void maximum_rows(const float *const *x, size_t rows, size_t count, float *y)
+{
+	for (size_t at = 0; at < count; at += LANES) {
+		vector best = load(x[0] + at);
+		for (size_t i = 1; i < rows; i++) {
+			vector value = load(x[i] + at);
+			best = choose((mask)(value > best) | (mask)(value != value), value, best);
+		}
+		store(y + at, best);
+	}
 }
 
 /* --- batch norm ----------------------------------------------------------------------------------------------------- */
@@ -348,9 +465,12 @@ static double squares(const float *x, size_t count)
 
 const struct kernels KERNELS = {
 	.name = KERNELS_NAME,
+	.strip_rows = STRIP_ROWS,
 	.product = product,
 	.product_transposed = product_transposed,
 	.transpose = transpose,
+	.strip = strip,
+	.maximum_rows = maximum_rows,
 	.moments = moments,
 	.normalize = normalize,
 	.gradient_sums = gradient_sums,

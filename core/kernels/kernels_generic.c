@@ -2,6 +2,7 @@
 #define LANES 4
 #define TILE_ROWS 4
 #define TILE_VECTORS 2
+#define STRIP_ROWS 4
 #define KERNELS kernels_generic
 #define KERNELS_NAME "generic"
 #include "core/kernels/kernels_body.h"
