@@ -10,8 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How numbers are meant when the type does not say: integers and pictures are always pixels 0 … 255; floats are as the network was trained
- * (normalised) unless the request or the environment says otherwise. */
+/* What numbers mean. Integers and pictures are always pixels 0 … 255: elements of an integer type, and in text the numbers of one list of
+ * lists (JSON) or of one line (CSV) when all of them are written without point and exponent. Others are floats: as the network was
+ * trained (normalised; that is AUTO), or 0 … 255, or 0 … 1, if the request or the environment says so. */
 enum value_range { RANGE_AUTO, RANGE_PIXELS, RANGE_UNIT, RANGE_NORMALIZED };
 
 struct decode_rules {
@@ -25,11 +26,11 @@ struct decode_rules {
 struct decoded {
 	float *images;   /* count × 3 · S · S, owned; zeros for placeholders */
 	size_t count;
-	char **faults;   /* owned; NULL, or for each image NULL or why it could not be read */
+	char **faults;   /* owned; NULL without keep_going, else for each image NULL or why it could not be read */
 	bool lines;      /* the body was line by line: the answer's default is then JSON Lines in batch transform */
 };
 
-/* HTTP_BAD_REQUEST: malformed, saying which record and what was found and expected; HTTP_UNSUPPORTED; HTTP_TOO_LARGE: more than
+/* HTTP_NO_CONTENT: a body without images, with keep_going (without it, that is malformed). HTTP_BAD_REQUEST: malformed, saying which record and what was found and expected; HTTP_UNSUPPORTED; HTTP_TOO_LARGE: more than
  * images_max; HTTP_NO_MEMORY. `decoded` is untouched unless HTTP_OK. */
 enum http_code decode(const struct decode_rules *rules, const char *content_type, const uint8_t *body, size_t count, struct decoded *decoded);
 void decoded_free(struct decoded *decoded); /* accepts {0} */

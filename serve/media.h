@@ -14,6 +14,7 @@ enum media { MEDIA_JSON, MEDIA_JSON_LINES, MEDIA_CSV, MEDIA_NPY, MEDIA_NPZ, MEDI
 enum http_code media_of_content_type(const char *content_type, enum media *media);
 
 /* The answer's type: the best match of an Accept header (RFC 9110 §12.5.1: lists, q, wildcards; NULL or empty: anything) among JSON, JSON
- * Lines, CSV, npy. `preferred` wins among equals. *type is the exact bare word for Content-Type ("tensor/pt" when that was asked
- * for, whose bytes are npy). HTTP_NOT_ACCEPTABLE when nothing fits. */
+ * Lines, CSV, npy. The highest q wins; among equals a type that is named wins over a wildcard, then `preferred`, then what is named first.
+ * Elements that break the grammar are passed over. *type is the exact bare word for Content-Type: the alias that was asked for
+ * ("tensor/pt", whose bytes are npy; "application/x-ndjson"). HTTP_NOT_ACCEPTABLE when nothing fits. */
 enum http_code media_of_accept(const char *accept, enum media preferred, enum media *media, const char **type);

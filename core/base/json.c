@@ -337,6 +337,13 @@ void json_write_number(struct json_writer *writer, const char *name, double valu
 	add(writer, text);
 }
 
+void json_write_literal(struct json_writer *writer, const char *name, const char *value, size_t count)
+{
+	value_begin(writer, name);
+	if (writer->status == ST_OK)
+		writer->status = text_add_bytes(writer->text, value, count);
+}
+
 void json_write_string(struct json_writer *writer, const char *name, const char *value)
 {
 	value_begin(writer, name);

@@ -65,6 +65,8 @@ void json_write_bool(struct json_writer *writer, const char *name, bool value);
 void json_write_integer(struct json_writer *writer, const char *name, int64_t value);
 /* The shortest decimal that reads back as the same double; null when it is not finite. */
 void json_write_number(struct json_writer *writer, const char *name, double value);
+/* Text that is a JSON value already, as it is. */
+void json_write_literal(struct json_writer *writer, const char *name, const char *value, size_t count);
 /* Escaped; bytes that are not UTF-8 become U+FFFD. NULL writes null. */
 void json_write_string(struct json_writer *writer, const char *name, const char *value);
 /* Closes what is open and returns the first failure (ST_MEMORY). */

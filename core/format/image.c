@@ -163,22 +163,31 @@ static bool jpeg_is_sound(const uint8_t *bytes, size_t count)
 
 /* --- files ----------------------------------------------------------------------------------------------------------- */
 
-enum status image_decode(const uint8_t *bytes, size_t count, const char *name, int size, uint8_t *planes)
+enum status image_measure(const uint8_t *bytes, size_t count, const char *name, int *width, int *height)
 {
-	enum status status = ST_OK;
-	int width, height, channels;
-	uint8_t *mixed = NULL, *apart = NULL;
+	int wide, high, channels;
 	if (!image_sniff(bytes, count))
 		return FAIL(ST_DATA, "%s: %zu bytes that are no PNG, JPEG or BMP picture", name, count);
 	if (count > IMAGE_FILE_BYTES_MAX)
 		return FAIL(ST_DATA, "%s: %zu bytes, a picture may have %d", name, count, IMAGE_FILE_BYTES_MAX);
 	if (bytes[0] == 0xff && !jpeg_is_sound(bytes, count))
 		return FAIL(ST_DATA, "%s: damaged picture: a Huffman table with more than 256 symbols", name);
-	if (!stbi_info_from_memory(bytes, (int)count, &width, &height, &channels))
+	if (!stbi_info_from_memory(bytes, (int)count, &wide, &high, &channels))
 		return FAIL(ST_DATA, "%s: damaged picture, or a kind that is not read: %s", name, stbi_failure_reason());
-	if (width < 1 || height < 1 || width > IMAGE_SIDE_MAX || height > IMAGE_SIDE_MAX || (int64_t)width * height * 4 > IMAGE_DECODE_BYTES_MAX)
-		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side and %d in all", name, width, height, IMAGE_SIDE_MAX,
+	if (wide < 1 || high < 1 || wide > IMAGE_SIDE_MAX || high > IMAGE_SIDE_MAX || (int64_t)wide * high * 4 > IMAGE_DECODE_BYTES_MAX)
+		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side and %d in all", name, wide, high, IMAGE_SIDE_MAX,
 			IMAGE_DECODE_BYTES_MAX / 4);
+	*width = wide;
+	*height = high;
+	return ST_OK;
+}
+
+enum status image_decode(const uint8_t *bytes, size_t count, const char *name, int size, uint8_t *planes)
+{
+	enum status status = ST_OK;
+	int width, height, channels;
+	uint8_t *mixed = NULL, *apart = NULL;
+	TRY(image_measure(bytes, count, name, &width, &height));
 	mixed = stbi_load_from_memory(bytes, (int)count, &width, &height, &channels, 3);
 	if (mixed == NULL)
 		return FAIL(ST_DATA, "%s: damaged picture, or cut off: %s", name, stbi_failure_reason());

@@ -249,6 +249,18 @@ static enum status zip_facts_check(struct storages *storages)
 	return ST_OK;
 }
 
+/* Inflated storages outlive the zip: their tensors' views point into them. */
+static enum status inflated_hand_over(struct zip *zip, struct tensor_list *list)
+{
+	for (size_t i = 0; i < zip->count; i++) {
+		if (zip->records[i].inflated == NULL)
+			continue;
+		TRY(tensor_list_own(list, zip->records[i].inflated));
+		zip->records[i].inflated = NULL;
+	}
+	return ST_OK;
+}
+
 static enum status read_zip(const char *file, const uint8_t *bytes, size_t count, struct tensor_list *list)
 {
 	enum status status = ST_OK;
@@ -265,6 +277,7 @@ static enum status read_zip(const char *file, const uint8_t *bytes, size_t count
 	}
 	TRY_DONE(pickle_parse(file, data->data, data->count, &object, NULL));
 	TRY_DONE(state_dict_read(&storages, pickle_root(object), list));
+	TRY_DONE(inflated_hand_over(&storages.zip, list));
 done:
 	pickle_free(object);
 	storages_free(&storages);

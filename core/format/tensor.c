@@ -226,6 +226,16 @@ enum status tensor_list_add(struct tensor_list *list, const char *file, const vo
 	return ST_OK;
 }
 
+enum status tensor_list_own(struct tensor_list *list, void *block)
+{
+	void **larger = realloc(list->blocks, (list->blocks_count + 1) * sizeof *larger);
+	if (larger == NULL)
+		return FAIL(ST_MEMORY, "no memory for %zu tensors' places", list->blocks_count + 1);
+	larger[list->blocks_count++] = block;
+	list->blocks = larger;
+	return ST_OK;
+}
+
 static int compare_names(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -261,6 +271,9 @@ void tensor_list_free(struct tensor_list *list)
 {
 	for (size_t i = 0; i < list->count; i++)
 		free((char *)(uintptr_t)list->views[i].name);
+	for (size_t i = 0; i < list->blocks_count; i++)
+		free(list->blocks[i]);
+	free(list->blocks);
 	free(list->views);
 	*list = (struct tensor_list){0};
 }

@@ -72,11 +72,15 @@ float float_from_bf16(uint16_t bits);
 struct tensor_list {
 	struct tensor_view *views;
 	size_t count, capacity;
+	void **blocks; /* memory that views point into when it is not the file's bytes: see tensor_list_own */
+	size_t blocks_count;
 };
 
 /* Appends `view` under the name bytes[name_count]. `file` goes into sentences. ST_DATA when the name is empty, too long or not
  * printable, or the list is full; ST_MEMORY. */
 enum status tensor_list_add(struct tensor_list *list, const char *file, const void *name, size_t name_count, struct tensor_view view);
+/* Hands over malloc'ed memory that views point into, to be freed with the list. ST_MEMORY: it is still the caller's. */
+enum status tensor_list_own(struct tensor_list *list, void *block);
 /* ST_DATA if a name occurs twice. */
 enum status tensor_list_check_names(const struct tensor_list *list, const char *file);
 /* NULL if there is none of that name. */

@@ -14,6 +14,9 @@ enum {
 	COMMENT_BYTES_MAX = 65535,
 };
 
+enum { STORED = 0, DEFLATED = 8, DEFLATE_RATIO_MAX = 1032 /* no byte of deflate stands for more */ };
+enum { ZLIB_BYTES_MAX = 1 << 30 /* zlib counts in 32 bits */ };
+
 struct file {
 	const char *name;
 	const uint8_t *bytes;
@@ -137,8 +140,8 @@ static enum status record_read(const struct file *file, uint64_t directory_start
 		return fail(file, "it is encrypted");
 	uint64_t stored = little(at + 20, 4), size = little(at + 24, 4), offset = little(at + 42, 4);
 	TRY(zip64_apply(file, at + CENTRAL_BYTES + name_count, extra_count, &size, &stored, &offset));
-	bool compressed = little(at + 10, 2) != 0;
-	if (size != stored && !compressed)
+	int method = (int)little(at + 10, 2);
+	if (size != stored && method == STORED)
 		return fail(file, "a stored record with two different sizes");
 	if (directory_start < LOCAL_BYTES || offset > directory_start - LOCAL_BYTES || !has_signature(file->bytes + offset, 3, 4))
 		return fail(file, "a record is not where the directory says");
@@ -146,8 +149,9 @@ static enum status record_read(const struct file *file, uint64_t directory_start
 	uint64_t data = offset + LOCAL_BYTES + little(file->bytes + offset + 26, 2) + little(file->bytes + offset + 28, 2);
 	if (data > directory_start || stored > directory_start - data)
 		return fail(file, "a record reaches past the end of the data");
-	*record = (struct zip_record){.name = name, .name_count = name_count, .data = file->bytes + data, .count = (size_t)stored,
-		.crc = (uint32_t)little(at + 16, 4), .compressed = compressed};
+	const uint8_t *start = file->bytes + data;
+	*record = (struct zip_record){.name = name, .name_count = name_count, .data = method == STORED ? start : NULL, .count = (size_t)size,
+		.crc = (uint32_t)little(at + 16, 4), .method = method, .stored = start, .stored_count = (size_t)stored};
 	*entry += bytes;
 	*left -= bytes;
 	return ST_OK;
@@ -156,7 +160,7 @@ static enum status record_read(const struct file *file, uint64_t directory_start
 static int compare_places(const void *a, const void *b)
 {
 	const struct zip_record *x = a, *y = b;
-	return x->data != y->data ? (x->data > y->data) - (x->data < y->data) : (x->count > y->count) - (x->count < y->count);
+	return x->stored != y->stored ? (x->stored > y->stored) - (x->stored < y->stored) : (x->stored_count > y->stored_count) - (x->stored_count < y->stored_count);
 }
 
 static int compare_text(const char *a, size_t a_count, const char *b, size_t b_count)
@@ -175,7 +179,7 @@ static enum status records_check(const struct file *file, struct zip_record *rec
 {
 	qsort(records, count, sizeof *records, compare_places);
 	for (size_t i = 1; i < count; i++)
-		if (records[i].data < records[i - 1].data + records[i - 1].count)
+		if (records[i].stored < records[i - 1].stored + records[i - 1].stored_count)
 			return fail(file, "two records overlap");
 	qsort(records, count, sizeof *records, compare_names);
 	for (size_t i = 1; i < count; i++)
@@ -200,7 +204,7 @@ enum status zip_open(const char *name, const uint8_t *bytes, size_t count, struc
 	for (size_t i = 0; i < directory.count; i++)
 		TRY_DONE(record_read(&file, directory.start, &entry, &left, &records[i]));
 	struct zip opened = {.file = name, .records = records, .count = (size_t)directory.count, .first_name = records[0].name,
-		.first_name_count = records[0].name_count};
+		.first_name_count = records[0].name_count, .inflate_bytes_max = ZIP_INFLATE_BYTES_MAX_DEFAULT};
 	TRY_DONE(records_check(&file, records, opened.count));
 	*zip = opened;
 	records = NULL;
@@ -211,6 +215,8 @@ done:
 
 void zip_close(struct zip *zip)
 {
+	for (size_t i = 0; i < zip->count; i++)
+		free(zip->records[i].inflated);
 	free(zip->records);
 	*zip = (struct zip){0};
 }
@@ -232,16 +238,69 @@ struct zip_record *zip_find(const struct zip *zip, const char *name)
 	return NULL;
 }
 
-enum status zip_check(const struct zip *zip, struct zip_record *record)
+/* --- contents -------------------------------------------------------------------------------------------------------- */
+
+static enum status record_fail(const struct zip *zip, const struct zip_record *record, const char *why)
 {
-	if (record->compressed)
-		return FAIL(ST_DATA, "%s: the record %.*s is compressed; torch.save stores records as they are, so save the file again with it", zip->file,
-			(int)record->name_count, record->name);
+	return FAIL(ST_DATA, "%s: the record %.*s %s", zip->file, (int)record->name_count, record->name, why);
+}
+
+/* True if the stored bytes inflate to exactly record->count bytes. */
+static bool inflate_to(const struct zip_record *record, uint8_t *bytes)
+{
+	z_stream stream = {0};
+	if (inflateInit2(&stream, -MAX_WBITS) != Z_OK)
+		return false;
+	size_t in_left = record->stored_count, out_left = record->count;
+	uint8_t beyond;
+	int result = Z_OK;
+	stream.next_in = (Bytef *)(uintptr_t)record->stored;
+	while (result == Z_OK) {
+		uInt in = in_left < ZLIB_BYTES_MAX ? (uInt)in_left : ZLIB_BYTES_MAX, out = out_left < ZLIB_BYTES_MAX ? (uInt)out_left : ZLIB_BYTES_MAX;
+		stream.avail_in = in;
+		stream.next_out = out > 0 ? bytes + (record->count - out_left) : &beyond;
+		stream.avail_out = out > 0 ? out : 1; /* room for a byte too many, to see one */
+		result = inflate(&stream, Z_NO_FLUSH);
+		in_left -= in - stream.avail_in;
+		if (out > 0)
+			out_left -= out - stream.avail_out;
+		else if (stream.avail_out == 0)
+			result = Z_DATA_ERROR;
+	}
+	inflateEnd(&stream);
+	return result == Z_STREAM_END && in_left == 0 && out_left == 0;
+}
+
+static enum status record_inflate(struct zip *zip, struct zip_record *record)
+{
+	if (record->method != DEFLATED)
+		return record_fail(zip, record, "is compressed in a way that is not read; only deflate is");
+	if (record->count / DEFLATE_RATIO_MAX > record->stored_count)
+		return record_fail(zip, record, "is damaged: it cannot inflate to the size that is declared");
+	if (record->count > zip->inflate_bytes_max - zip->inflated_bytes)
+		return FAIL(ST_DATA, "%s: the record %.*s has %zu bytes when inflated; together at most %llu are", zip->file, (int)record->name_count, record->name,
+			record->count, (unsigned long long)zip->inflate_bytes_max);
+	uint8_t *bytes = malloc(record->count > 0 ? record->count : 1);
+	if (bytes == NULL)
+		return FAIL(ST_MEMORY, "%s: no memory for %zu bytes", zip->file, record->count);
+	if (!inflate_to(record, bytes)) {
+		free(bytes);
+		return record_fail(zip, record, "is damaged: it does not inflate to the size that is declared");
+	}
+	zip->inflated_bytes += record->count;
+	record->data = record->inflated = bytes;
+	return ST_OK;
+}
+
+enum status zip_check(struct zip *zip, struct zip_record *record)
+{
+	if (record->data == NULL)
+		TRY(record_inflate(zip, record));
 	if (record->checked || record->crc == 0 || record->count == 0)
 		return ST_OK;
 	uLong crc = crc32(0, NULL, 0);
 	for (size_t done = 0; done < record->count;) {
-		size_t part = record->count - done < 1 << 30 ? record->count - done : 1 << 30; /* zlib counts in 32 bits */
+		size_t part = record->count - done < ZLIB_BYTES_MAX ? record->count - done : ZLIB_BYTES_MAX;
 		crc = crc32(crc, record->data + done, (uInt)part);
 		done += part;
 	}
