@@ -142,6 +142,9 @@ $(B)/bench/%: $(B)/test/bench/%.o $(LIBRARY)
 $(B)/demo_pictures: $(B)/test/demo/pictures.o $(B)/test/demo/paint.o $(LIBRARY)
 	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+$(B)/make_model: $(B)/test/http/make_model.o $(LIBRARY)
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
 build/fuzz/test/fuzz_%: build/fuzz/test/fuzz/fuzz_%.o build/fuzz/libsmelt.a
 	@mkdir -p $(@D)
 	$(call RUN,LD,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $^ $(LDLIBS) -o $@

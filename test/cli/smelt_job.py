@@ -83,11 +83,11 @@ def once(function):
     return locked
 
 
-def main():
+def main(program=TRAIN):
     """Runs the file's tests, as many at a time as there are cores to use (at most SMELT_TEST_JOBS)."""
     wanted = sys.argv[1:]
-    if not os.access(TRAIN, os.X_OK):
-        print(f"[  FAILED  ] {TRAIN} is not there: run make first")
+    if not os.access(program, os.X_OK):
+        print(f"[  FAILED  ] {program} is not there: run make first")
         sys.exit(1)
     chosen = [t for t in _tests if not wanted or any(w == t[0] or (not w.isdigit() and w in t[1]) for w in wanted)]
     if not chosen:
