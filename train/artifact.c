@@ -8,7 +8,7 @@
 #include "core/format/pth_write.h"
 #include "core/format/safetensors.h"
 #include "core/format/weights.h"
-#include "train/state_dict.h"
+#include "core/model/state_dict.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #include "core/base/json.h"
 #include "core/format/weights.h"
 #include "train/artifact.h"
-#include "train/state_dict.h"
+#include "core/model/state_dict.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

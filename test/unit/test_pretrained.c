@@ -3,7 +3,7 @@
  * 0, tensor i being numbers[i]. Each case spoils one thing. */
 #include "core/base/file.h"
 #include "train/pretrained.h"
-#include "train/state_dict.h"
+#include "core/model/state_dict.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
