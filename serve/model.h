@@ -25,7 +25,8 @@ struct model {
 	struct normalization normalization;
 	char **class_names; /* network.head.classes of them */
 	struct engine *engine;
-	char *card;         /* what the page shows: a JSON object: architecture, stem, image_size, classes, recipe, metrics, file, parameters */
+	char *card;         /* what the page shows: a JSON object: architecture, stem, image_size, classes, recipe, metrics, file, parameters,
+	                     * engine */
 	size_t bytes;       /* held in memory */
 };
 

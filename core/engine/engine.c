@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = RESNET_UNITS + 1, BUFFERS_MAX = 6, MAPS_MAX = LAYERS, IMAGE_CHANNELS = 3, ALIGNMENT = 64 };
+enum { LAYERS = RESNET_UNITS + 1, BUFFERS_MAX = 6, MAPS_MAX = LAYERS, IMAGE_CHANNELS = 3, DEPTH_MAX = 512, ALIGNMENT_FLOATS = 16 };
 
 /* Activations of more images than this many bytes in the largest tensor are computed in parts, so that they stay in a near cache. */
 enum { PART_BYTES = 4 << 20 };
@@ -25,8 +25,9 @@ struct engine {
 	size_t buffer_floats[BUFFERS_MAX], buffers_count; /* of one image */
 	int buffer_of[RESNET_TENSORS]; /* which buffer holds a tensor while it is needed */
 	int features, logits;          /* buffers */
-	float *zeros;
-	size_t bytes;
+	float *zeros;  /* DEPTH_MAX */
+	float *arena;  /* holds all weights and buffers */
+	size_t arena_floats, bytes;
 	char description[256];
 	const float *const *images; /* of the part that is being run */
 };
@@ -147,6 +148,7 @@ static enum status layers_plan(struct engine *engine)
 		struct layer *layer = &engine->layers[u];
 		*layer = (struct layer){.depth = (size_t)(unit->x == 0 ? unit->S * unit->C : unit->C), .blocks = (size_t)unit->K / TILE_CHANNELS,
 			.shortcut = -1, .relu = unit->relu};
+		MUST(layer->depth <= DEPTH_MAX && unit->K % TILE_CHANNELS == 0);
 		TRY(map_find(engine, &shape, &layer->map));
 	}
 	const struct head *head = &network->head;
@@ -181,30 +183,39 @@ static size_t part_size(const struct network *network, int batch_max)
 
 /* --- memory --------------------------------------------------------------------------------------------------------- */
 
-static enum status floats_get(struct engine *engine, size_t count, float **floats)
+/* Gives *floats its place in the arena, or only counts while there is no arena. */
+static void place(struct engine *engine, size_t count, float **floats)
 {
-	size_t bytes = (count * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-	*floats = aligned_alloc(ALIGNMENT, bytes);
-	if (*floats == NULL)
-		return FAIL(ST_MEMORY, "no memory for the network: %zu bytes more", bytes);
-	engine->bytes += bytes;
-	return ST_OK;
+	*floats = engine->arena == NULL ? NULL : engine->arena + engine->arena_floats;
+	engine->arena_floats += (count + ALIGNMENT_FLOATS - 1) / ALIGNMENT_FLOATS * ALIGNMENT_FLOATS;
 }
 
-static enum status memory_get(struct engine *engine)
+static void memory_place(struct engine *engine)
 {
-	size_t depth_max = 0;
+	engine->arena_floats = 0;
 	for (int l = 0; l < LAYERS; l++) {
 		struct layer *layer = &engine->layers[l];
-		TRY(floats_get(engine, layer->blocks * layer_block_floats(layer), &layer->weights));
-		TRY(floats_get(engine, layer->blocks * TILE_CHANNELS, &layer->bias));
-		depth_max = layer->depth > depth_max ? layer->depth : depth_max;
+		place(engine, layer->blocks * layer_block_floats(layer), &layer->weights);
+		place(engine, layer->blocks * TILE_CHANNELS, &layer->bias);
 	}
 	for (size_t b = 0; b < engine->buffers_count; b++)
-		TRY(floats_get(engine, engine->part_max * engine->buffer_floats[b], &engine->buffers[b]));
+		place(engine, engine->part_max * engine->buffer_floats[b], &engine->buffers[b]);
+	place(engine, DEPTH_MAX, &engine->zeros);
+}
+
+static enum status memory_get(struct engine *engine, size_t bytes_max)
+{
+	memory_place(engine);
+	size_t bytes = engine->arena_floats * sizeof(float);
+	engine->bytes += bytes;
+	if (bytes_max != 0 && engine->bytes > bytes_max)
+		return FAIL(ST_MEMORY, "the network needs %.1f MB, %.1f MB are allowed", (double)engine->bytes / 1e6, (double)bytes_max / 1e6);
+	engine->arena = aligned_alloc(ALIGNMENT_FLOATS * sizeof(float), bytes);
+	if (engine->arena == NULL)
+		return FAIL(ST_MEMORY, "no memory for the network: %.1f MB", (double)bytes / 1e6);
+	memory_place(engine);
 	memset(engine->buffers[0], 0, engine->part_max * engine->buffer_floats[0] * sizeof(float)); /* the images' borders */
-	TRY(floats_get(engine, depth_max, &engine->zeros));
-	memset(engine->zeros, 0, depth_max * sizeof(float));
+	memset(engine->zeros, 0, DEPTH_MAX * sizeof(float));
 	return ST_OK;
 }
 
@@ -278,7 +289,7 @@ enum status engine_open(const struct engine_config *config, struct engine **engi
 	TRY_DONE(layers_plan(made));
 	buffers_plan(made);
 	layers_connect(made);
-	TRY_DONE(memory_get(made));
+	TRY_DONE(memory_get(made, config->bytes_max));
 	TRY_DONE(weights_pack(made, config));
 	describe(made);
 	*engine = made;
@@ -292,15 +303,9 @@ void engine_close(struct engine *engine)
 {
 	if (engine == NULL)
 		return;
-	for (int l = 0; l < LAYERS; l++) {
-		free(engine->layers[l].weights);
-		free(engine->layers[l].bias);
-	}
-	for (size_t b = 0; b < engine->buffers_count; b++)
-		free(engine->buffers[b]);
 	for (size_t m = 0; m < engine->maps_count; m++)
 		map_free(&engine->maps[m]);
-	free(engine->zeros);
+	free(engine->arena);
 	free(engine);
 }
 

@@ -20,13 +20,14 @@ struct engine_config {
 	const struct params_layout *layout;
 	const float *const *tensors; /* layout->count of them, in the order and with the shapes of layout->all; finite */
 	int batch_max;           /* images computed at a time at most; memory grows with it, engine_run takes any number */
+	size_t bytes_max;        /* 0: no limit */
 	struct threads *threads; /* lent until engine_close; may be shared by any number of engines */
 };
 
 /* The tensors of `params` as engine_config wants them: PARAMS_MAX pointers at most. */
 void engine_tensors(const struct params_layout *layout, const struct params *params, const float **tensors);
 
-/* ST_MEMORY; ST_SETTINGS when SMELT_CPU asks for instructions that are not there or batch_max is below 1. */
+/* ST_MEMORY, also when more than bytes_max would be held; ST_SETTINGS when SMELT_CPU asks for instructions that are not there or batch_max is below 1. */
 enum status engine_open(const struct engine_config *config, struct engine **engine);
 void engine_close(struct engine *engine); /* accepts NULL */
 

@@ -35,7 +35,7 @@ static void subject_open(struct subject *subject, enum stem stem, struct threads
 	MUST(params_alloc(&params, &layout) == ST_OK);
 	params_init(&params, &subject->network, &layout, 1, false);
 	engine_tensors(&layout, &params, tensors);
-	const struct engine_config config = {&subject->network, &layout, tensors, BATCH_MAX, threads};
+	const struct engine_config config = {.network = &subject->network, .layout = &layout, .tensors = tensors, .batch_max = BATCH_MAX, .threads = threads};
 	double begin = now();
 	MUST(engine_open(&config, &subject->engine) == ST_OK);
 	printf("%s; opened in %.1f ms\n", engine_description(subject->engine), (now() - begin) * 1e3);

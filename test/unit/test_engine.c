@@ -55,7 +55,7 @@ static struct engine *engine_make(const struct subject *subject, struct threads 
 	const float *tensors[PARAMS_MAX];
 	struct engine *engine;
 	engine_tensors(&subject->layout, &subject->params, tensors);
-	const struct engine_config config = {&subject->network, &subject->layout, tensors, batch_max, threads};
+	const struct engine_config config = {.network = &subject->network, .layout = &subject->layout, .tensors = tensors, .batch_max = batch_max, .threads = threads};
 	OK(engine_open(&config, &engine));
 	return engine;
 }
