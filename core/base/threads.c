@@ -4,6 +4,8 @@
 
 #include <pthreadpool.h>
 #include <sched.h>
+#include <stdalign.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,4 +102,61 @@ void threads_run(struct threads *threads, void (*task)(void *context, size_t i),
 	/* Denormals count as zero on every thread, the caller's too: bits do not depend on who computes what.
 	 * Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
 	pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS);
+}
+
+/* --- steps ---------------------------------------------------------------------------------------------------------- */
+
+/* How often a thread looks whether the others are done before it lets other work have its core: some 20 µs. */
+enum { LOOKS_MAX = 500, CACHE_LINE = 64 };
+
+/* How far a step is; on cache lines of their own. */
+struct progress {
+	alignas(CACHE_LINE) atomic_size_t next;
+	alignas(CACHE_LINE) atomic_size_t done;
+};
+
+struct series {
+	const struct threads_step *steps;
+	size_t count;
+	struct progress progress[THREADS_STEPS_MAX];
+};
+
+static void wait_until(const atomic_size_t *done, size_t count)
+{
+	for (int looks = 0; atomic_load_explicit(done, memory_order_acquire) < count; looks++) {
+		if (looks < LOOKS_MAX)
+			__builtin_ia32_pause();
+		else
+			sched_yield();
+	}
+}
+
+/* One thread's way through all steps: in each it takes tasks until none is left. A thread that comes late finds the work done; were all
+ * members run by one thread, the first would do everything. */
+static void member_run(void *context, size_t member)
+{
+	struct series *series = context;
+	(void)member;
+	for (size_t s = 0; s < series->count; s++) {
+		const struct threads_step *step = &series->steps[s];
+		struct progress *progress = &series->progress[s];
+		for (size_t i; (i = atomic_fetch_add_explicit(&progress->next, 1, memory_order_relaxed)) < step->count;) {
+			step->task(step->context, i);
+			atomic_fetch_add_explicit(&progress->done, 1, memory_order_release);
+		}
+		wait_until(&progress->done, step->count);
+	}
+}
+
+void threads_run_steps(struct threads *threads, const struct threads_step *steps, size_t count)
+{
+	struct series series;
+	MUST(count <= THREADS_STEPS_MAX);
+	series.steps = steps;
+	series.count = count;
+	for (size_t s = 0; s < count; s++) {
+		atomic_init(&series.progress[s].next, 0);
+		atomic_init(&series.progress[s].done, 0);
+	}
+	threads_run(threads, member_run, &series, threads_count(threads));
 }

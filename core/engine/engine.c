@@ -321,17 +321,19 @@ const char *engine_description(const struct engine *engine)
 
 /* --- running -------------------------------------------------------------------------------------------------------- */
 
-/* Row h of an image, planar → channels side by side, between the zero borders. */
-static void gather_task(void *context, size_t index)
+/* An image, planar → channels side by side, between the zero borders. */
+static void gather_task(void *context, size_t image)
 {
 	const struct engine *engine = context;
 	const struct unit *stem = &engine->network.units[0];
-	size_t H = (size_t)stem->H, W = (size_t)stem->W, image = index / H, h = index % H, pitch = image_pitch(&engine->network);
-	const float *from = engine->images[image] + h * W;
-	float *to = engine->buffers[0] + (image * H + h) * pitch + (size_t)stem->padding * IMAGE_CHANNELS;
-	for (size_t w = 0; w < W; w++)
-		for (size_t c = 0; c < IMAGE_CHANNELS; c++)
-			to[w * IMAGE_CHANNELS + c] = from[c * H * W + w];
+	size_t H = (size_t)stem->H, W = (size_t)stem->W, pitch = image_pitch(&engine->network);
+	for (size_t h = 0; h < H; h++) {
+		const float *from = engine->images[image] + h * W;
+		float *to = engine->buffers[0] + (image * H + h) * pitch + (size_t)stem->padding * IMAGE_CHANNELS;
+		for (size_t w = 0; w < W; w++)
+			for (size_t c = 0; c < IMAGE_CHANNELS; c++)
+				to[w * IMAGE_CHANNELS + c] = from[c * H * W + w];
+	}
 }
 
 /* Output row p of the stem's pool. */
@@ -379,18 +381,22 @@ static void logits_write(const struct engine *engine, size_t n, float *logits)
 static void part_run(struct engine *engine, const float *const *images, size_t n)
 {
 	const struct network *network = &engine->network;
-	const struct layer_work work = {engine->kernels, engine->threads, engine->buffers, engine->zeros};
+	const struct layer_work work = {engine->kernels, engine->buffers, engine->zeros, threads_count(engine->threads)};
+	struct layer_run runs[LAYERS];
+	struct threads_step steps[LAYERS + 3];
+	size_t count = 0;
 	engine->images = images;
 	for (size_t m = 0; m < engine->maps_count; m++)
 		map_cut(&engine->maps[m], n);
-	threads_run(engine->threads, gather_task, engine, n * (size_t)network->units[0].H);
+	steps[count++] = (struct threads_step){gather_task, engine, n};
 	for (int l = 0; l < LAYERS; l++) {
 		if (l == RESNET_UNITS && engine->features != engine->buffer_of[network->head.x])
-			threads_run(engine->threads, average_task, engine, n);
-		layer_run(&engine->layers[l], &work);
+			steps[count++] = (struct threads_step){average_task, engine, n};
+		steps[count++] = layer_step(&engine->layers[l], &work, &runs[l]);
 		if (l == 0 && network->pool.present)
-			threads_run(engine->threads, pool_task, engine, n * (size_t)network->pool.P);
+			steps[count++] = (struct threads_step){pool_task, engine, n * (size_t)network->pool.P};
 	}
+	threads_run_steps(engine->threads, steps, count);
 }
 
 void engine_run(struct engine *engine, const float *const *images, size_t n, float *logits)

@@ -48,14 +48,7 @@ void layer_pack(const struct layer *layer, const struct layer_source *source, st
 
 /* --- running -------------------------------------------------------------------------------------------------------- */
 
-/* Task i of a layer: blocks from i / chunks · blocks_together on, the tiles of chunk i % chunks. */
-struct run {
-	const struct layer *layer;
-	const struct layer_work *work;
-	size_t blocks_together, chunks;
-};
-
-static void strip_compute(const struct run *run, const struct map_tile *tile, size_t block, size_t blocks)
+static void strip_compute(const struct layer_run *run, const struct map_tile *tile, size_t block, size_t blocks)
 {
 	const struct layer *layer = run->layer;
 	const struct map *map = layer->map;
@@ -83,7 +76,7 @@ static void strip_compute(const struct run *run, const struct map_tile *tile, si
 
 static void run_task(void *context, size_t index)
 {
-	const struct run *run = context;
+	const struct layer_run *run = context;
 	const struct layer *layer = run->layer;
 	size_t block = index / run->chunks * run->blocks_together, chunk = index % run->chunks, tiles = layer->map->tiles_count;
 	size_t blocks = layer->blocks - block < run->blocks_together ? layer->blocks - block : run->blocks_together;
@@ -96,14 +89,14 @@ static size_t divide_up(size_t a, size_t b)
 	return (a + b - 1) / b;
 }
 
-void layer_run(const struct layer *layer, const struct layer_work *work)
+struct threads_step layer_step(const struct layer *layer, const struct layer_work *work, struct layer_run *run)
 {
-	size_t threads = threads_count(work->threads), wanted = threads == 1 ? 1 : threads * TASKS_A_THREAD, tiles = layer->map->tiles_count;
+	size_t wanted = work->threads == 1 ? 1 : work->threads * TASKS_A_THREAD, tiles = layer->map->tiles_count;
 	size_t together = NEAR_BYTES / (layer_block_floats(layer) * sizeof(float));
 	together = together < 1 ? 1 : together > layer->blocks ? layer->blocks : together;
 	while (together > 1 && divide_up(layer->blocks, together) * tiles < wanted)
 		together = divide_up(together, 2);
 	size_t groups = divide_up(layer->blocks, together), chunks = divide_up(wanted, groups);
-	struct run run = {layer, work, together, chunks < tiles ? chunks : tiles};
-	threads_run(work->threads, run_task, &run, groups * run.chunks);
+	*run = (struct layer_run){layer, work, together, chunks < tiles ? chunks : tiles};
+	return (struct threads_step){run_task, run, groups * run->chunks};
 }

@@ -34,13 +34,20 @@ static inline size_t layer_block_floats(const struct layer *layer)
 /* Fills weights and bias; outputs beyond K are zero. */
 void layer_pack(const struct layer *layer, const struct layer_source *source, struct threads *threads);
 
-/* What a run of layers shares. */
+/* What the runs of an engine's layers share. */
 struct layer_work {
 	const struct kernels *kernels;
-	struct threads *threads;
 	float *const *buffers;
 	const float *zeros; /* as many as any layer's depth */
+	size_t threads;
 };
 
-/* Computes the layer on the n images that its map is cut for. */
-void layer_run(const struct layer *layer, const struct layer_work *work);
+/* A run in work: task i does blocks from i / chunks · blocks_together on, for the tiles of chunk i % chunks. */
+struct layer_run {
+	const struct layer *layer;
+	const struct layer_work *work;
+	size_t blocks_together, chunks;
+};
+
+/* How the layer is computed on the n images that its map is cut for: `run` is filled and the step made of it, to be run by threads_run_steps. */
+struct threads_step layer_step(const struct layer *layer, const struct layer_work *work, struct layer_run *run);
