@@ -259,10 +259,30 @@ static enum http_code list_close(struct json_scan *scan, struct nest *nest)
 	return HTTP_OK;
 }
 
+/* Most bodies are pixels, and those need no more than this: up to three digits without sign, point and exponent. */
+static inline bool pixel_take(struct json_scan *scan, float *value)
+{
+	if (scan->count - scan->at < 4)
+		return false;
+	const char *s = scan->text + scan->at;
+	unsigned number = (unsigned char)s[0] - (unsigned)'0', digit;
+	size_t length = 1;
+	if (number > 9)
+		return false;
+	for (; number > 0 && length < 3 && (digit = (unsigned char)s[length] - (unsigned)'0') <= 9; length++)
+		number = number * 10 + digit;
+	if (s[length] != ',' && s[length] != ']')
+		return false;
+	*value = (float)number;
+	scan->at += length;
+	return true;
+}
+
 enum http_code json_scan_numbers(struct json_scan *scan, struct images *images, int *rank, int64_t *shape, bool *whole)
 {
 	struct nest nest = {0};
 	bool all_whole = true, number_whole, value_next = true, opened = false;
+	float value;
 	for (int k = 0; k < TENSOR_RANK_MAX; k++)
 		nest.shape[k] = -1;
 	do {
@@ -274,13 +294,14 @@ enum http_code json_scan_numbers(struct json_scan *scan, struct images *images, 
 			ALLOW(list_close(scan, &nest));
 			value_next = opened = false;
 		} else if (value_next) {
-			float value;
 			if (nest.rank != 0 && nest.depth != nest.rank)
 				return json_scan_refuse(scan, "a list");
 			nest.rank = nest.depth;
-			ALLOW(number_take(scan, &value, &number_whole));
+			if (!pixel_take(scan, &value)) {
+				ALLOW(number_take(scan, &value, &number_whole));
+				all_whole = all_whole && number_whole;
+			}
 			ALLOW(images_put(images, value));
-			all_whole = all_whole && number_whole;
 			nest.counts[nest.depth - 1]++;
 			value_next = opened = false;
 		} else {
