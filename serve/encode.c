@@ -250,13 +250,14 @@ enum http_code encode(const struct encode_rules *rules, float *logits, size_t co
 		return REFUSE(HTTP_NOT_ACCEPTABLE, "top_k cannot be given as npy; accept application/json, application/jsonlines or text/csv");
 	for (size_t i = 0; i < count; i++) {
 		float *row = logits + i * classes;
-		if (faults == NULL && !row_is_finite(row, rules->classes))
+		bool sound = row_is_finite(row, rules->classes);
+		row_finish(row, rules->classes, rules->output);
+		sound = sound && row_is_finite(row, rules->classes); /* a logarithm may be too small for a float */
+		if (!sound && faults == NULL)
 			return REFUSE(HTTP_BAD_REQUEST, "image %zu: %s", i + 1, NOT_FINITE);
-		bool faulty = faults != NULL && (faults[i] != NULL || !row_is_finite(row, rules->classes));
+		bool faulty = !sound || (faults != NULL && faults[i] != NULL);
 		for (size_t k = 0; faulty && k < classes; k++)
 			row[k] = NAN;
-		if (!faulty)
-			row_finish(row, rules->classes, rules->output);
 	}
 	struct pieces pieces = {.body = body};
 	struct encoding encoding = {.rules = rules, .rows = logits, .count = count, .faults = faults, .top = top, .body = body, .pieces = &pieces};
