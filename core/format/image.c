@@ -140,11 +140,12 @@ static bool huffman_is_sound(const uint8_t *bytes, size_t count, size_t at)
 }
 
 /* Looks at every table that stb_image can come to. Up to the first scan the segments are walked by their lengths, as it does. From there
- * on it may take up the walk anywhere, so every 0xff 0xc4 counts: in a scan's data a 0xff is followed by no such byte. */
-static bool jpeg_is_sound(const uint8_t *bytes, size_t count)
+ * on it may take up the walk anywhere, so every 0xff 0xc4 counts: in a scan's data a 0xff is followed by no such byte. Nor by 0xd9, the
+ * picture's end: without it the file is cut off, and stb_image would fill up with grey. */
+static enum status jpeg_check(const uint8_t *bytes, size_t count, const char *name)
 {
-	enum { TABLES = 0xc4, SCAN = 0xda };
-	bool in_scan = false;
+	enum { TABLES = 0xc4, SCAN = 0xda, END = 0xd9 };
+	bool in_scan = false, ended = false;
 	for (size_t at = 2; at + 1 < count;) {
 		unsigned marker = bytes[at + 1];
 		if (bytes[at] != 0xff || marker == 0xff) {
@@ -153,12 +154,27 @@ static bool jpeg_is_sound(const uint8_t *bytes, size_t count)
 		}
 		at += 2;
 		if (marker == TABLES && !huffman_is_sound(bytes, count, at))
-			return false;
+			return FAIL(ST_DATA, "%s: damaged picture: a Huffman table with more than 256 symbols", name);
+		ended = ended || (in_scan && marker == END);
 		in_scan = in_scan || marker == SCAN;
 		if (!in_scan && count - at >= 2)
 			at += (size_t)bytes[at] << 8 | bytes[at + 1];
 	}
-	return true;
+	return ended ? ST_OK : FAIL(ST_DATA, "%s: damaged picture, or cut off: a JPEG file without its end", name);
+}
+
+/* stb_image takes rows that are not there for black. */
+static enum status bmp_check(const uint8_t *bytes, size_t count, int width, int height, const char *name)
+{
+	enum { OFFSET_AT = 10, HEAD_AT = 14, OLD_HEAD_BYTES = 12, OLD_BITS_AT = 24, BITS_AT = 28 };
+	if (count < BITS_AT + 2)
+		return FAIL(ST_DATA, "%s: damaged picture, or cut off: a BMP file of %zu bytes", name, count);
+	size_t bits_at = bytes[HEAD_AT] == OLD_HEAD_BYTES ? OLD_BITS_AT : BITS_AT, bits = bytes[bits_at] | (size_t)bytes[bits_at + 1] << 8;
+	size_t offset = bytes[OFFSET_AT] | (size_t)bytes[OFFSET_AT + 1] << 8 | (size_t)bytes[OFFSET_AT + 2] << 16 | (size_t)bytes[OFFSET_AT + 3] << 24;
+	size_t row_bytes = ((size_t)width * bits + 31) / 32 * 4;
+	if (offset > count || (size_t)height * row_bytes > count - offset)
+		return FAIL(ST_DATA, "%s: damaged picture, or cut off: a BMP file of %zu bytes for %d x %d pixels", name, count, width, height);
+	return ST_OK;
 }
 
 /* --- files ----------------------------------------------------------------------------------------------------------- */
@@ -170,13 +186,15 @@ enum status image_measure(const uint8_t *bytes, size_t count, const char *name, 
 		return FAIL(ST_DATA, "%s: %zu bytes that are no PNG, JPEG or BMP picture", name, count);
 	if (count > IMAGE_FILE_BYTES_MAX)
 		return FAIL(ST_DATA, "%s: %zu bytes, a picture may have %d", name, count, IMAGE_FILE_BYTES_MAX);
-	if (bytes[0] == 0xff && !jpeg_is_sound(bytes, count))
-		return FAIL(ST_DATA, "%s: damaged picture: a Huffman table with more than 256 symbols", name);
+	if (bytes[0] == 0xff)
+		TRY(jpeg_check(bytes, count, name));
 	if (!stbi_info_from_memory(bytes, (int)count, &wide, &high, &channels))
-		return FAIL(ST_DATA, "%s: damaged picture, or a kind that is not read: %s", name, stbi_failure_reason());
+		return FAIL(ST_DATA, "%s: damaged picture, more than %d pixels a side, or a kind that is not read: %s", name, IMAGE_SIDE_MAX, stbi_failure_reason());
 	if (wide < 1 || high < 1 || wide > IMAGE_SIDE_MAX || high > IMAGE_SIDE_MAX || (int64_t)wide * high * 4 > IMAGE_DECODE_BYTES_MAX)
 		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side and %d in all", name, wide, high, IMAGE_SIDE_MAX,
 			IMAGE_DECODE_BYTES_MAX / 4);
+	if (bytes[0] == 'B')
+		TRY(bmp_check(bytes, count, wide, high, name));
 	*width = wide;
 	*height = high;
 	return ST_OK;
