@@ -190,4 +190,6 @@ endif
 clean:
 	rm -rf build
 
+$(B)/serve/page.o: serve/page/page.html
+
 -include $(OBJECTS:.o=.d) $(B)/train/main.d $(B)/serve/main.d $(wildcard $(B)/test/unit/*.d $(B)/test/bench/*.d $(B)/test/fuzz/*.d)

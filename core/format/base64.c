@@ -65,3 +65,20 @@ enum status base64_decode(const char *name, const void *text, size_t count, uint
 	*bytes_count = used;
 	return ST_OK;
 }
+
+enum status base64_encode(const void *bytes, size_t count, struct text *text)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const uint8_t *from = bytes;
+	for (size_t i = 0; i < count; i += 3) {
+		size_t left = count - i;
+		uint32_t group = (uint32_t)from[i] << 16 | (left > 1 ? (uint32_t)from[i + 1] << 8 : 0) | (left > 2 ? from[i + 2] : 0);
+		char four[4] = {alphabet[group >> 18], alphabet[group >> 12 & 63], '=', '='};
+		if (left > 1)
+			four[2] = alphabet[group >> 6 & 63];
+		if (left > 2)
+			four[3] = alphabet[group & 63];
+		TRY(text_add_bytes(text, four, sizeof four));
+	}
+	return ST_OK;
+}

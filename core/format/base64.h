@@ -1,7 +1,8 @@
-/* base64.h: base64 text → bytes (RFC 4648 §4 and §5). */
+/* base64.h: base64 text ↔ bytes (RFC 4648 §4 and §5). */
 #pragma once
 
 #include "core/base/status.h"
+#include "core/base/text.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -13,3 +14,6 @@
  * taken, white space is passed over, padding may be absent. ST_DATA at another character, at wrong padding and at bits that no encoder
  * leaves over: such text is damaged. `name` goes into sentences. */
 enum status base64_decode(const char *name, const void *text, size_t count, uint8_t *bytes, size_t *bytes_count);
+
+/* Appends the bytes in the alphabet with "+/", padded. ST_MEMORY. */
+enum status base64_encode(const void *bytes, size_t count, struct text *text);
