@@ -184,7 +184,7 @@ bench: deps
 	@for program in $(BENCH); do $$program || exit 1; done
 ifdef PEERS
 	@$(MAKE) --no-print-directory $(BIN)/train
-	@$$(test/bench/peers) test/bench/bench_train.py
+	@python=$$(test/bench/peers) && $$python test/bench/bench_train.py
 endif
 
 clean:
