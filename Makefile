@@ -1,5 +1,5 @@
 # make            build/bin/train
-# make demo       train on a small data set made here (CIFAR100=DIR: on the real one) and show what came out
+# make demo       train on a small data set made here (CIFAR100=DIR: on the real one), serve the model and ask it
 # make test       everything that must hold; ends with "N passed, N failed"
 # make bench      speed by layer, as a share of this machine's measured peak (PEERS=1: and of training beside PyTorch, fetched from PyPI)
 # make help       the other targets
@@ -65,7 +65,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/bench_*.c)
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-long bench readme unit-programs fuzz-programs clean
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-long bench bench-serve readme unit-programs fuzz-programs clean
 
 all: $(PROGRAMS)
 
@@ -155,9 +155,10 @@ fuzz-programs: $(FUZZ)
 # --- try -------------------------------------------------------------------------------------------------------------
 
 demo: deps
+	$(call need_packages,curl)
 	@echo "building (a minute or two the first time)"
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all $(B)/demo_pictures
-	@test/demo/demo $(BIN)/train $(B)/demo_pictures '$(CIFAR100)'
+	@test/demo/demo $(BIN)/train $(BIN)/serve $(B)/demo_pictures '$(CIFAR100)'
 data:
 	@test/demo/data build/data
 
@@ -170,6 +171,8 @@ test-unit: deps-test
 	@test/run unit
 test-cli: deps-test
 	@test/run cli
+test-http: deps-test
+	@test/run http
 test-fuzz: deps-test
 	@test/run fuzz
 test-long: deps-test
@@ -186,6 +189,12 @@ ifdef PEERS
 	@$(MAKE) --no-print-directory $(BIN)/train
 	@python=$$(test/bench/peers) && $$python test/bench/bench_train.py
 endif
+
+# serve under load; PEERS=1 measures two Python servers in the same run.
+bench-serve: deps
+	$(call need_packages,wrk)
+	@$(MAKE) --no-print-directory -s all $(B)/make_model
+	@python3 test/bench/bench_serve.py $(if $(PEERS),--peers "$$(test/bench/peers)")
 
 clean:
 	rm -rf build

@@ -2,6 +2,7 @@
  *
  *     demo_pictures DIRECTORY TRAIN_COUNT TEST_COUNT      writes train.bin, test.bin, fine_label_names.txt, coarse_label_names.txt
  *     demo_pictures --sheet FILE.png                      a picture of each class, to look at
+ *     demo_pictures --record test.bin N FILE              record N of such a file as a request's body: .png, .npy or .json
  *
  * The same numbers give the same bytes. Train and test pictures have different numbers, so none occurs twice. */
 #include "core/base/file.h"
@@ -101,15 +102,68 @@ done:
 	return status;
 }
 
+/* --- one record as a request ----------------------------------------------------------------------------------------- */
+
+static enum status planes_as_png(const uint8_t *planes, struct text *body)
+{
+	uint8_t *png;
+	size_t count;
+	TRY(image_png_write(planes, PAINT_SIZE, PAINT_SIZE, &png, &count));
+	enum status status = text_add_bytes(body, png, count);
+	free(png);
+	return status;
+}
+
+static enum status planes_as_npy(const uint8_t *planes, struct text *body)
+{
+	TRY(text_add_bytes(body, "\x93NUMPY\x01\x00\x76\x00", 10));
+	TRY(text_printf(body, "%-117s\n", "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 3, 32, 32), }"));
+	return text_add_bytes(body, planes, PAINT_BYTES);
+}
+
+static enum status planes_as_json(const uint8_t *planes, struct text *body)
+{
+	for (size_t i = 0; i < PAINT_BYTES; i++)
+		TRY(text_printf(body, "%s%u", i == 0 ? "{\"instances\": [[" : ", ", planes[i]));
+	return text_add(body, "]]}\n");
+}
+
+static const struct {
+	const char *ending;
+	enum status (*write)(const uint8_t *planes, struct text *body);
+} forms[] = {{".png", planes_as_png}, {".npy", planes_as_npy}, {".json", planes_as_json}};
+
+static enum status record_write(const char *records, const char *number, const char *path)
+{
+	uint8_t *bytes = NULL;
+	size_t count, record = 2 + PAINT_BYTES, n = strtoul(number, NULL, 10), form = 0;
+	const char *ending = strrchr(path, '.');
+	while (form < sizeof forms / sizeof *forms && (ending == NULL || strcmp(ending, forms[form].ending) != 0))
+		form++;
+	if (form == sizeof forms / sizeof *forms)
+		return FAIL(ST_SETTINGS, "%s: the name must end with .png, .npy or .json", path);
+	TRY(file_read(records, (size_t)1 << 30, &bytes, &count));
+	struct text body = {0};
+	enum status status = n < count / record ? forms[form].write(bytes + n * record + 2, &body)
+		: FAIL(ST_DATA, "%s: there is no record %s, it has %zu", records, number, count / record);
+	if (status == ST_OK)
+		status = file_write(path, body.data, body.length);
+	text_free(&body);
+	free(bytes);
+	return status;
+}
+
 int main(int count, char **words)
 {
 	enum status status;
 	if (count == 3 && strcmp(words[1], "--sheet") == 0)
 		status = sheet_write(words[2]);
+	else if (count == 5 && strcmp(words[1], "--record") == 0)
+		status = record_write(words[2], words[3], words[4]);
 	else if (count == 4)
 		status = data_set_write(words[1], words[2], words[3]);
 	else
-		status = FAIL(ST_SETTINGS, "usage: demo_pictures DIRECTORY TRAIN_COUNT TEST_COUNT, or demo_pictures --sheet FILE.png");
+		status = FAIL(ST_SETTINGS, "usage: demo_pictures DIRECTORY TRAIN_COUNT TEST_COUNT, or --sheet FILE.png, or --record test.bin N FILE");
 	if (status != ST_OK)
 		log_error("%s", status_message());
 	return status_exit_code(status);

@@ -238,7 +238,8 @@ class Connection:
                 self._more()
             response.body, self.rest = self.rest[:int(length)], self.rest[int(length):]
             if response.body:
-                expect(response.type is not None and ";" not in response.type, f"Content-Type {response.type!r}")
+                bare = response.type is not None and (";" not in response.type or response.type.startswith(("text/html;", "text/plain;")))
+                expect(bare, f"Content-Type {response.type!r}")
         return response
 
     def closed(self):
