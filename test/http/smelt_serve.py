@@ -54,12 +54,6 @@ def model_files(classes=100):
     return path
 
 
-@once
-def _prepare():
-    for classes in (100, 10):
-        model_files(classes)
-
-
 def lay_model(directory, names=("model.json", "model.safetensors"), classes=100):
     """Hard links, so that a model costs nothing."""
     os.makedirs(directory, exist_ok=True)
@@ -312,6 +306,10 @@ class Server:
         with self.process.done:
             return "\n".join(line for _, _, line in self.process.events)
 
+    def expect_running(self):
+        if not self.process.running():
+            raise AssertionError(f"serve ended: {self.process.finish().tail()}")
+
     def wait_connection(self):
         """The first connection that is accepted."""
         deadline = time.monotonic() + LIMIT_SECONDS
@@ -319,7 +317,7 @@ class Server:
             try:
                 return Connection(self.port)
             except OSError:
-                expect(self.process.running(), f"serve ended before it listened: {self.process.finish().tail()}")
+                self.expect_running()
                 expect(time.monotonic() < deadline, "serve does not listen")
                 time.sleep(0.001)
 
@@ -328,7 +326,7 @@ class Server:
         seen, deadline = [], time.monotonic() + LIMIT_SECONDS
         self.wait_connection().close()
         while not seen or seen[-1] != wanted:
-            expect(self.process.running(), f"serve ended: {self.process.finish().tail()}" if not self.process.running() else "")
+            self.expect_running()
             expect(time.monotonic() < deadline, f"/ping is never {wanted}: {seen[-3:]} {self.log()[-2000:]}")
             seen.append(self.ping().status)
             time.sleep(0 if seen[-1] == wanted else 0.01)
