@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* As many rows take no longer than the reading of their weights. */
-enum { ROWS_FREE = 3 };
+enum { ROWS_FREE = 4 };
 
 static int input_row(const struct map_shape *shape, int p, int r)
 {
@@ -129,7 +129,7 @@ static size_t tile_cost(uint64_t taps, size_t rows)
 	return (size_t)__builtin_popcountll(taps) * (rows < ROWS_FREE ? ROWS_FREE : rows);
 }
 
-/* Joins neighbouring rests into tiles such that the whole costs least. */
+/* Joins neighbouring rests into tiles such that the whole costs least; of equals the one with fewer tiles. */
 static void rests_join(struct map *map, const struct rest *rests, size_t count, size_t *end)
 {
 	size_t cost[MAP_TAPS_MAX + 1] = {0}, from[MAP_TAPS_MAX + 1], next[MAP_TAPS_MAX + 1];
@@ -140,7 +140,7 @@ static void rests_join(struct map *map, const struct rest *rests, size_t count, 
 		for (size_t j = i; j-- > 0 && rows + rests[j].rows <= map->rows_max;) {
 			taps |= map->classes[rests[j].class].taps;
 			rows += rests[j].rows;
-			if (cost[j] + tile_cost(taps, rows) < cost[i]) {
+			if (cost[j] + tile_cost(taps, rows) <= cost[i]) {
 				cost[i] = cost[j] + tile_cost(taps, rows);
 				from[i] = j;
 			}

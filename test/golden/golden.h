@@ -77,6 +77,29 @@ static inline void golden_params(struct params *params, const struct network *ne
 	params->batches_tracked = 0;
 }
 
+/* Plain golden weights answer all images alike: mean-free kernels, real statistics and a larger head tell images apart. */
+static inline void golden_sharpen(struct params *params, const struct params_layout *layout)
+{
+	for (int index = 0; index < layout->count; index++) {
+		const struct param *param = &layout->all[index];
+		float *data = params_data(params, param);
+		size_t kernel = param->kind == PARAM_CONVOLUTION ? param->count / (size_t)param->shape[0] : 1;
+		for (size_t first = 0; first < param->count; first += kernel) {
+			double unit = golden_unit(GOLDEN_WEIGHTS + (uint32_t)index, first), mean = 0;
+			for (size_t i = first; i < first + kernel; i++)
+				mean += (double)data[i] / (double)kernel;
+			for (size_t i = first; i < first + kernel && param->kind == PARAM_CONVOLUTION; i++)
+				data[i] = (float)((double)data[i] - mean);
+			if (param->kind == PARAM_RUNNING_MEAN)
+				data[first] = (float)(unit / 4);
+			if (param->kind == PARAM_RUNNING_VAR)
+				data[first] = (float)(1 + unit / 2);
+			if (param->kind == PARAM_HEAD_WEIGHT)
+				data[first] *= 4;
+		}
+	}
+}
+
 /* Both arrays are the caller's: count × 3 × size × size and count. */
 static inline struct images golden_images(uint8_t *pixels, uint16_t *labels, size_t count, int size, int classes)
 {

@@ -39,7 +39,7 @@ def pictures(folder):
 
 
 def sharpen(entries):
-    """As params_sharpen of make_model.c."""
+    """As golden_sharpen of golden.h."""
     for index, (name, tensor) in enumerate(entries):
         with torch.no_grad():
             value = tensor.numpy()

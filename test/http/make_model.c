@@ -11,30 +11,7 @@
 
 #include <sys/stat.h>
 
-enum { NAME_BYTES = 32, HEAD_SCALE = 4 };
-
-/* Plain golden weights answer all images alike: mean-free kernels, real statistics and a larger head tell images apart. */
-static void params_sharpen(struct params *params, const struct params_layout *layout)
-{
-	for (int index = 0; index < layout->count; index++) {
-		const struct param *param = &layout->all[index];
-		float *data = params_data(params, param);
-		size_t kernel = param->kind == PARAM_CONVOLUTION ? param->count / (size_t)param->shape[0] : 1;
-		for (size_t first = 0; first < param->count; first += kernel) {
-			double unit = golden_unit(GOLDEN_WEIGHTS + (uint32_t)index, first), mean = 0;
-			for (size_t i = first; i < first + kernel; i++)
-				mean += (double)data[i] / (double)kernel;
-			for (size_t i = first; i < first + kernel && param->kind == PARAM_CONVOLUTION; i++)
-				data[i] = (float)((double)data[i] - mean);
-			if (param->kind == PARAM_RUNNING_MEAN)
-				data[first] = (float)(unit / 4);
-			if (param->kind == PARAM_RUNNING_VAR)
-				data[first] = (float)(1 + unit / 2);
-			if (param->kind == PARAM_HEAD_WEIGHT)
-				data[first] *= HEAD_SCALE;
-		}
-	}
-}
+enum { NAME_BYTES = 32 };
 
 static enum status model_write(const char *directory, const char *stem_word, int classes)
 {
@@ -49,7 +26,7 @@ static enum status model_write(const char *directory, const char *stem_word, int
 	params_layout_build(&layout, &network);
 	TRY(params_alloc(&params, &layout));
 	golden_params(&params, &network, &layout, false);
-	params_sharpen(&params, &layout);
+	golden_sharpen(&params, &layout);
 	for (int k = 0; k < classes; k++) {
 		snprintf(names[k], NAME_BYTES, "%s", classes == CIFAR100_CLASSES ? labels_cifar100[k] : "");
 		if (names[k][0] == '\0')

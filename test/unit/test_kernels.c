@@ -379,6 +379,128 @@ static void test_update(void **state)
 	assert_memory_equal(ema[0], ema[1], sizeof ema[0]);
 }
 
+/* --- strips --------------------------------------------------------------------------------------------------------- */
+
+enum { STRIP_TAPS = 3, STRIP_BLOCKS = 7, STRIP_STEP = STRIP_BLOCKS * TILE_CHANNELS };
+
+/* Every number of rows with numbers of blocks that need every shape; each output's bits are those of its pixel alone, one block at a time. */
+static void test_strip(void **state)
+{
+	const struct kernels *kernels = table(state);
+	static const size_t depths[] = {1, 9, 32, 77}, blocks_tried[] = {1, 2, 3, 4, 7};
+	static float x[STRIP_TAPS * STRIP_ROWS_MAX][80], w[STRIP_BLOCKS][STRIP_TAPS * 80 * TILE_CHANNELS], bias[STRIP_STEP], shortcut[STRIP_ROWS_MAX][STRIP_STEP];
+	assert_true(kernels->strip_rows >= 1 && kernels->strip_rows <= STRIP_ROWS_MAX);
+	fill_random(&x[0][0], sizeof x / sizeof(float), 50);
+	fill_random(&w[0][0], sizeof w / sizeof(float), 51);
+	fill_random(bias, STRIP_STEP, 52);
+	fill_random(&shortcut[0][0], sizeof shortcut / sizeof(float), 53);
+	for (size_t rows = 1; rows <= kernels->strip_rows; rows++)
+		for (size_t i = 0; i < sizeof blocks_tried / sizeof *blocks_tried; i++)
+			for (int kind = 0; kind < 4; kind++) {
+				size_t blocks = blocks_tried[i], depth = depths[(i + rows) % 4], taps = 1 + (rows + i) % STRIP_TAPS;
+				bool added = kind & 1, relu = kind & 2;
+				const float *xs[STRIP_TAPS * STRIP_ROWS_MAX], *ws[STRIP_TAPS], *shortcuts[STRIP_ROWS_MAX];
+				static float found[STRIP_ROWS_MAX][GUARD + STRIP_STEP + GUARD];
+				float *ys[STRIP_ROWS_MAX];
+				for (size_t t = 0; t < taps; t++) {
+					ws[t] = w[0] + t * depth * TILE_CHANNELS;
+					for (size_t m = 0; m < rows; m++)
+						xs[t * rows + m] = x[(t * 7 + m * 5) % (STRIP_TAPS * STRIP_ROWS_MAX)];
+				}
+				for (size_t m = 0; m < rows; m++) {
+					for (size_t n = 0; n < sizeof found[0] / sizeof(float); n++)
+						found[m][n] = n >= GUARD && n < GUARD + blocks * TILE_CHANNELS ? NAN : GUARD_VALUE;
+					ys[m] = found[m] + GUARD;
+					shortcuts[m] = shortcut[m];
+				}
+				struct strip strip = {.rows = rows, .taps = taps, .depth = depth, .blocks = blocks, .x = xs, .w = ws, .w_step = sizeof w[0] / sizeof(float),
+					.bias = bias, .shortcut = added ? shortcuts : NULL, .relu = relu, .y = ys};
+				kernels->strip(&strip);
+				for (size_t m = 0; m < rows; m++) {
+					for (size_t n = 0; n < blocks * TILE_CHANNELS; n++) {
+						double sum = (double)bias[n] + (added ? (double)shortcut[m][n] : 0);
+						for (size_t t = 0; t < taps; t++)
+							for (size_t d = 0; d < depth; d++)
+								sum += (double)xs[t * rows + m][d] * (double)w[n / TILE_CHANNELS][(t * depth + d) * TILE_CHANNELS + n % TILE_CHANNELS];
+						check(ys[m][n], relu && sum < 0 ? 0 : sum, (double)(taps * depth + 2) * (2 + sqrt((double)(taps * depth))) * EPSILON, 0.01);
+					}
+					for (size_t n = 0; n < GUARD; n++)
+						assert_true(found[m][n] == GUARD_VALUE && found[m][GUARD + blocks * TILE_CHANNELS + n] == GUARD_VALUE);
+					/* Alone. */
+					const float *x_alone[STRIP_TAPS], *shortcut_alone[1];
+					float y_alone[TILE_CHANNELS], *y_pointer = y_alone;
+					size_t block = (m + i) % blocks;
+					for (size_t t = 0; t < taps; t++) {
+						x_alone[t] = xs[t * rows + m];
+						ws[t] = w[block] + t * depth * TILE_CHANNELS;
+					}
+					shortcut_alone[0] = shortcut[m] + block * TILE_CHANNELS;
+					const struct strip alone = {.rows = 1, .taps = taps, .depth = depth, .blocks = 1, .x = x_alone, .w = ws, .bias = bias + block * TILE_CHANNELS,
+						.shortcut = added ? shortcut_alone : NULL, .relu = relu, .y = &y_pointer};
+					kernels->strip(&alone);
+					assert_memory_equal(y_alone, ys[m] + block * TILE_CHANNELS, sizeof y_alone);
+				}
+			}
+	used_print(kernels, "strip");
+}
+
+/* A zero row adds nothing, to the bit; NaN stays NaN behind a ReLU; the output may lie on the shortcut. */
+static void test_strip_edges(void **state)
+{
+	const struct kernels *kernels = table(state);
+	enum { DEPTH = 40 };
+	static float x[2][DEPTH], w[2][DEPTH * TILE_CHANNELS], bias[TILE_CHANNELS], zeros[DEPTH], one[TILE_CHANNELS], two[TILE_CHANNELS];
+	fill_random(x[0], DEPTH, 60);
+	fill_random(w[0], 2 * DEPTH * TILE_CHANNELS, 61);
+	fill_random(bias, TILE_CHANNELS, 62);
+	const float *xs[2] = {zeros, x[0]}, *ws[2] = {w[0], w[1]};
+	float *y = one;
+	struct strip strip = {.rows = 1, .taps = 2, .depth = DEPTH, .blocks = 1, .x = xs, .w = ws, .bias = bias, .y = &y};
+	kernels->strip(&strip);
+	y = two;
+	strip.taps = 1;
+	strip.x = xs + 1;
+	strip.w = ws + 1;
+	kernels->strip(&strip);
+	assert_memory_equal(one, two, sizeof one);
+	const float *shortcut = two;
+	strip.shortcut = &shortcut;
+	kernels->strip(&strip);
+	for (size_t n = 0; n < TILE_CHANNELS; n++)
+		assert_true(two[n] == one[n] + one[n]);
+	x[0][3] = NAN;
+	strip.relu = true;
+	kernels->strip(&strip);
+	for (size_t n = 0; n < TILE_CHANNELS; n++)
+		assert_true(isnan(two[n]));
+}
+
+static void test_maximum_rows(void **state)
+{
+	const struct kernels *kernels = table(state);
+	enum { COUNT = 3 * TILE_CHANNELS, ROWS = 9 };
+	static float x[ROWS][COUNT];
+	fill_random(&x[0][0], ROWS * COUNT, 70);
+	x[4][5] = NAN;
+	x[0][6] = NAN;
+	x[ROWS - 1][7] = INFINITY;
+	const float *xs[ROWS];
+	for (size_t i = 0; i < ROWS; i++)
+		xs[i] = x[i];
+	for (size_t rows = 1; rows <= ROWS; rows++) {
+		struct output output;
+		float *y = output_open(&output, COUNT);
+		kernels->maximum_rows(xs, rows, COUNT, y);
+		output_check_guards(&output);
+		for (size_t n = 0; n < COUNT; n++) {
+			float wanted = x[0][n];
+			for (size_t i = 1; i < rows; i++)
+				wanted = x[i][n] > wanted || isnan(x[i][n]) ? x[i][n] : wanted;
+			assert_memory_equal(&y[n], &wanted, sizeof wanted);
+		}
+	}
+}
+
 static void test_table(void **state)
 {
 	(void)state;
@@ -400,6 +522,9 @@ static int run_all(enum cpu *cpu)
 		cmocka_unit_test_prestate(test_maximum, cpu),
 		cmocka_unit_test_prestate(test_vectors, cpu),
 		cmocka_unit_test_prestate(test_update, cpu),
+		cmocka_unit_test_prestate(test_strip, cpu),
+		cmocka_unit_test_prestate(test_strip_edges, cpu),
+		cmocka_unit_test_prestate(test_maximum_rows, cpu),
 	};
 	if (*cpu <= cpu_detect())
 		return cmocka_run_group_tests_name(cpu_word(*cpu), tests, NULL, NULL);
