@@ -197,7 +197,7 @@ static void test_against_pytorch(void **state)
 static void bits_check(const struct subject *subject, struct engine *engine, const size_t *which, size_t n, const float *alone, const char *what)
 {
 	size_t classes = (size_t)subject->network.head.classes;
-	const float *images[ROOM];
+	const float *images[ROOM] = {NULL};
 	float found[GUARD + ROOM * CLASSES_MAX + GUARD];
 	fill(found, sizeof found / sizeof *found, GUARD_VALUE);
 	for (size_t i = 0; i < n; i++)
