@@ -30,14 +30,13 @@ static void row_check(const struct map *map, const struct map_tile *tile, const 
 	size_t pixels = (size_t)(shape->P * shape->Q), image = row->y / pixels, image_floats = (size_t)shape->H * shape->pitch;
 	int p = (int)(row->y % pixels) / shape->Q, q = (int)(row->y % pixels) % shape->Q;
 	uint64_t taps = map->classes[row->class].taps;
-	for (int r = 0, live = 0; r < shape->R; r++)
+	for (int r = 0; r < shape->R; r++)
 		for (int s = 0; s < shape->S; s++) {
 			size_t t = 0;
 			while (t < map->taps && map->tap[t] != r * shape->S + s)
 				t++;
 			bool needed = t < map->taps && taps >> t & 1;
 			assert_int_equal(needed, meets(shape, p, q, r, s));
-			live += needed;
 			if (!needed)
 				continue;
 			assert_true(tile->taps >> t & 1);

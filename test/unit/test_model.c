@@ -118,8 +118,8 @@ static void weights_alone_are_enough(void **state)
 	static const struct {
 		int classes;
 		const char *first, *last;
-		struct normalization normalization;
-	} cases[] = {{CLASSES, "0", "6", normalization_cifar100}, {10, "airplane", "truck", normalization_cifar10}, {100, "apple", "worm", normalization_cifar100}};
+		const struct normalization *normalization;
+	} cases[] = {{CLASSES, "0", "6", &normalization_cifar100}, {10, "airplane", "truck", &normalization_cifar10}, {100, "apple", "worm", &normalization_cifar100}};
 	for (size_t i = 0; i < 3; i++) {
 		struct source source;
 		struct model *model;
@@ -136,7 +136,7 @@ static void weights_alone_are_enough(void **state)
 		assert_int_equal(model->network.head.classes, cases[i].classes);
 		assert_string_equal(model->class_names[0], cases[i].first);
 		assert_string_equal(model->class_names[cases[i].classes - 1], cases[i].last);
-		assert_memory_equal(&model->normalization, &cases[i].normalization, sizeof model->normalization);
+		assert_memory_equal(&model->normalization, cases[i].normalization, sizeof model->normalization);
 		model_close(model);
 		source_close(&source);
 	}
