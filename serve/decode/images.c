@@ -54,12 +54,14 @@ enum http_code images_allow(const struct images *images, size_t more)
 
 enum http_code images_reserve(struct images *images, size_t count, float **at)
 {
-	if (count > images->room - images->used) {
+	if (count > images->room - images->used || images->values == NULL) {
 		size_t room;
 		if (__builtin_add_overflow(images->used, count, &room) || room > SIZE_MAX / 2 / sizeof(float))
 			return REFUSE(HTTP_NO_MEMORY, "no memory for %zu numbers", count);
-		if (images->room > 0 && room < images->room + images->room / 2)
+		if (room < images->room + images->room / 2)
 			room = images->room + images->room / 2;
+		if (room < images->image_values)
+			room = images->image_values;
 		float *larger = realloc(images->values, room * sizeof *larger);
 		if (larger == NULL)
 			return REFUSE(HTTP_NO_MEMORY, "no memory for %zu numbers", room);
@@ -166,6 +168,20 @@ enum http_code images_take_planes(struct images *images, const uint8_t *planes, 
 enum { PICTURE_PIXELS_SHARED_MAX = 2 << 20 };
 static pthread_mutex_t large_picture = PTHREAD_MUTEX_INITIALIZER;
 
+/* A photograph has two to five pixels a byte; a file that a minute of work hides in has hundreds. So many are free for a body. */
+enum { PICTURE_PIXELS_FREE = 32 << 20, PICTURE_PIXELS_A_BYTE_MAX = 8 };
+
+static enum http_code pixels_allow(struct images *images, int width, int height, size_t bytes)
+{
+	uint64_t pixels = images->pixels + (uint64_t)width * (uint64_t)height, picture_bytes = images->picture_bytes + bytes;
+	if (pixels > PICTURE_PIXELS_FREE + PICTURE_PIXELS_A_BYTE_MAX * picture_bytes)
+		return REFUSE(HTTP_BAD_REQUEST, "image %zu: %d x %d pixels in %zu bytes; above %d, the pictures of a body may have %d pixels a byte",
+			images->count + 1, width, height, bytes, PICTURE_PIXELS_FREE, PICTURE_PIXELS_A_BYTE_MAX);
+	images->pixels = pixels;
+	images->picture_bytes = picture_bytes;
+	return HTTP_OK;
+}
+
 enum http_code images_take_picture(struct images *images, const uint8_t *bytes, size_t count)
 {
 	int width, height, size = images->rules->image_size;
@@ -173,6 +189,7 @@ enum http_code images_take_picture(struct images *images, const uint8_t *bytes, 
 	snprintf(name, sizeof name, "image %zu", images->count + 1);
 	ALLOW(images_allow(images, 1));
 	ALLOW(http_of_status(image_measure(bytes, count, name, &width, &height)));
+	ALLOW(pixels_allow(images, width, height, count));
 	uint8_t *planes = malloc(images->image_values);
 	if (planes == NULL)
 		return REFUSE(HTTP_NO_MEMORY, "no memory for an image");

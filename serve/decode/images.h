@@ -21,6 +21,7 @@ struct images {
 	char **faults;       /* with rules->keep_going: one an image */
 	size_t faults_room;
 	float *scratch;      /* one image */
+	uint64_t pixels, picture_bytes; /* of the picture files so far */
 };
 
 enum http_code images_open(struct images *images, const struct decode_rules *rules);
@@ -43,7 +44,7 @@ static inline enum http_code images_put(struct images *images, float value)
 enum http_code images_take_numbers(struct images *images, bool whole, int rank, const int64_t *shape);
 /* Appends one image of 3 planes of height × width pixels. */
 enum http_code images_take_planes(struct images *images, const uint8_t *planes, int width, int height);
-/* Appends a PNG, JPEG or BMP file. */
+/* Appends a PNG, JPEG or BMP file. HTTP_BAD_REQUEST also when the body's pictures have far more pixels than bytes: see images.c. */
 enum http_code images_take_picture(struct images *images, const uint8_t *bytes, size_t count);
 /* Drops what came after the first `count` images. */
 void images_cut(struct images *images, size_t count);

@@ -100,6 +100,25 @@ static void bad_pictures_are_refused(void **state)
 	text_free(&body);
 }
 
+static void pictures_of_too_many_pixels_are_refused(void **state)
+{
+	(void)state;
+	/* The head of a picture of 8192 x 8192 pixels is enough to know. */
+	struct text body = file("rgb.png"), encoded = {0}, list = {0};
+	memcpy(body.data + 16, "\x00\x00\x20\x00\x00\x00\x20\x00", 8);
+	expect_refusal(&usual, HTTP_BAD_REQUEST, "image/png", &body, "image 1: 8192 x 8192 pixels in 102 bytes; above 33554432, the pictures of a body may have 8");
+	text_free(&body);
+	/* Many small ones count together: 100 of 32 x 32 pass. */
+	body = file("rgb.png");
+	base64_add(&encoded, (const uint8_t *)body.data, body.length);
+	text_free(&body);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(text_printf(&list, "%s\"%s\"", i > 0 ? "," : "[", encoded.data), ST_OK);
+	assert_int_equal(text_add(&list, "]"), ST_OK);
+	expect("a hundred pictures", "application/json", &list, 100, pixels_normal);
+	text_free(&encoded);
+}
+
 static void raw_bytes_are_found_by_length(void **state)
 {
 	(void)state;
@@ -226,6 +245,7 @@ int main(void)
 		cmocka_unit_test(pictures_are_the_image),
 		cmocka_unit_test(exif_does_not_turn),
 		cmocka_unit_test(bad_pictures_are_refused),
+		cmocka_unit_test(pictures_of_too_many_pixels_are_refused),
 		cmocka_unit_test(raw_bytes_are_found_by_length),
 		cmocka_unit_test(other_sizes_are_scaled),
 		cmocka_unit_test(floats_mean_what_the_rules_say),

@@ -15,7 +15,7 @@ static void golden_files_are_read(void **state)
 		const char *file;
 		enum dtype dtype;
 	} cases[] = {{"zip_f32.pth", DTYPE_F32}, {"zip_f16.pth", DTYPE_F16}, {"zip_bf16.pth", DTYPE_BF16}, {"zip_f64.pth", DTYPE_F64},
-		{"legacy_f32.pth", DTYPE_F32}, {"strided.pth", DTYPE_F32}, {"legacy_strided.pth", DTYPE_F32}, {"parameters.pth", DTYPE_F32},
+		{"legacy_f32.pth", DTYPE_F32}, {"strided.pth", DTYPE_F32}, {"deflated.pth", DTYPE_F32}, {"legacy_strided.pth", DTYPE_F32}, {"parameters.pth", DTYPE_F32},
 		{"model_key.pt", DTYPE_F32}, {"evil.pth", DTYPE_F32}, {"own.pth", DTYPE_F32}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char path[128];
@@ -77,6 +77,7 @@ static void every_truncation_fails(void **state)
 {
 	(void)state;
 	every_truncation_fails_for(pth_read, GOLDEN "zip_f32.pth");
+	every_truncation_fails_for(pth_read, GOLDEN "deflated.pth");
 	every_truncation_fails_for(pth_read, GOLDEN "legacy_f32.pth");
 	every_truncation_fails_for(pth_read, GOLDEN "own.pth");
 }

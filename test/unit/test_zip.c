@@ -237,6 +237,104 @@ static void records_are_checked_before_use(void **state)
 	}
 }
 
+/* One record "a" of `stored_count` deflated bytes that claims `size` bytes; and "b", the same again when `twice`. */
+static struct archive make_deflated(const uint8_t *stored, size_t stored_count, uint32_t crc, uint64_t size, bool twice)
+{
+	struct archive archive = {.count = 0};
+	size_t places[2];
+	int records = twice ? 2 : 1;
+	for (int i = 0; i < records; i++) {
+		places[i] = archive.count;
+		put(&archive, 0x04034B50, 4);
+		put(&archive, 0, 22);
+		put(&archive, 1, 2);
+		put(&archive, 0, 2);
+		put_text(&archive, i == 0 ? "a" : "b");
+		memcpy(archive.bytes + archive.count, stored, stored_count);
+		archive.count += stored_count;
+	}
+	archive.directory = archive.count;
+	for (int i = 0; i < records; i++) {
+		put(&archive, 0x02014B50, 4);
+		put(&archive, 0, 6);
+		put(&archive, 8, 2);
+		put(&archive, 0, 4);
+		put(&archive, crc, 4);
+		put(&archive, stored_count, 4);
+		put(&archive, size, 4);
+		put(&archive, 1, 2);
+		put(&archive, 0, 12);
+		put(&archive, places[i], 4);
+		put_text(&archive, i == 0 ? "a" : "b");
+	}
+	size_t bytes = archive.count - archive.directory;
+	put(&archive, 0x06054B50, 4);
+	put(&archive, 0, 4);
+	put(&archive, (uint64_t)records, 2);
+	put(&archive, (uint64_t)records, 2);
+	put(&archive, bytes, 4);
+	put(&archive, archive.directory, 4);
+	put(&archive, 0, 2);
+	return archive;
+}
+
+static void deflated_records_are_inflated_within_bounds(void **state)
+{
+	(void)state;
+	enum { LENGTH = 300000 };
+	static uint8_t content[LENGTH], stored[2048];
+	for (int i = 0; i < LENGTH; i++)
+		content[i] = (uint8_t)(i / 2000); /* about a thousandth of it is left */
+	z_stream stream = {.next_in = content, .avail_in = LENGTH, .next_out = stored, .avail_out = sizeof stored};
+	assert_int_equal(deflateInit2(&stream, 9, Z_DEFLATED, -MAX_WBITS, 9, Z_DEFAULT_STRATEGY), Z_OK);
+	assert_int_equal(deflate(&stream, Z_FINISH), Z_STREAM_END);
+	size_t stored_count = stream.total_out;
+	deflateEnd(&stream);
+	uint32_t crc = (uint32_t)crc32(0, content, LENGTH);
+	static const struct {
+		const char *what;
+		int size_off, stored_off, crc_off;
+		uint64_t limit;
+		const char *sentence; /* NULL: read */
+	} cases[] = {
+		{"sound", 0, 0, 0, 2 * LENGTH, NULL},
+		{"one byte more declared", 1, 0, 0, 2 * LENGTH, "does not inflate to the size that is declared"},
+		{"one byte fewer declared", -1, 0, 0, 2 * LENGTH, "does not inflate to the size that is declared"},
+		{"nothing declared", -LENGTH, 0, 0, 2 * LENGTH, "does not inflate to the size that is declared"},
+		{"cut off", 0, -1, 0, 2 * LENGTH, "does not inflate to the size that is declared"},
+		{"something behind it", 0, 1, 0, 2 * LENGTH, "does not inflate to the size that is declared"},
+		{"another CRC", 0, 0, 1, 2 * LENGTH, "its CRC is"},
+		{"more declared than can be", 1 << 30, 0, 0, UINT64_MAX, "it cannot inflate to the size that is declared"},
+		{"more than is allowed", 0, 0, 0, LENGTH - 1, "has 300000 bytes when inflated; together at most 299999 are"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct archive archive = make_deflated(stored, stored_count + (size_t)cases[i].stored_off, crc + (uint32_t)cases[i].crc_off,
+			(uint64_t)(LENGTH + cases[i].size_off), false);
+		struct zip zip;
+		assert_int_equal(zip_open("test.zip", archive.bytes, archive.count, &zip), ST_OK);
+		zip.inflate_bytes_max = cases[i].limit;
+		struct zip_record *record = zip_find(&zip, "a");
+		assert_non_null(record);
+		enum status status = zip_check(&zip, record);
+		if (status != (cases[i].sentence == NULL ? ST_OK : ST_DATA) || (cases[i].sentence != NULL && strstr(status_message(), cases[i].sentence) == NULL))
+			fail_msg("%s: \"%s\", expected \"%s\"", cases[i].what, status_message(), cases[i].sentence);
+		if (status == ST_OK) {
+			assert_int_equal(record->count, LENGTH);
+			assert_memory_equal(record->data, content, LENGTH);
+			assert_int_equal(zip_check(&zip, record), ST_OK); /* again: nothing more to do */
+		}
+		zip_close(&zip);
+	}
+	/* The limit is for all records together. */
+	struct archive archive = make_deflated(stored, stored_count, crc, LENGTH, true);
+	struct zip zip;
+	assert_int_equal(zip_open("test.zip", archive.bytes, archive.count, &zip), ST_OK);
+	zip.inflate_bytes_max = 2 * LENGTH - 1;
+	assert_int_equal(zip_check(&zip, zip_find(&zip, "b")), ST_OK);
+	assert_int_equal(zip_check(&zip, zip_find(&zip, "a")), ST_DATA);
+	zip_close(&zip);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +342,7 @@ int main(void)
 		cmocka_unit_test(bad_directories_are_refused),
 		cmocka_unit_test(bad_ends_are_refused),
 		cmocka_unit_test(records_are_checked_before_use),
+		cmocka_unit_test(deflated_records_are_inflated_within_bounds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@ import collections
 import os
 import pathlib
 import warnings
+import zipfile
 
 import safetensors
 import safetensors.torch
@@ -41,6 +42,19 @@ def strided():
 
 save("strided.pth", strided())
 save("legacy_strided.pth", strided(), _use_new_zipfile_serialization=False)
+
+
+def deflated(name, original):
+    """The same records compressed, as a zip tool packs them again; torch reads that."""
+    with zipfile.ZipFile(here / original) as old, zipfile.ZipFile(here / name, "w") as new:
+        for member in old.infolist():
+            record = zipfile.ZipInfo(member.filename)
+            record.compress_type = zipfile.ZIP_DEFLATED
+            new.writestr(record, old.read(member))
+    torch.load(here / name, weights_only=True)
+
+
+deflated("deflated.pth", "strided.pth")
 
 
 class Anneal:
