@@ -30,7 +30,8 @@ struct decoded {
 	bool lines;      /* the body was line by line: the answer's default is then JSON Lines in batch transform */
 };
 
-/* HTTP_NO_CONTENT: a body without images, with keep_going (without it, that is malformed). HTTP_BAD_REQUEST: malformed, saying which record and what was found and expected; HTTP_UNSUPPORTED; HTTP_TOO_LARGE: more than
- * images_max; HTTP_NO_MEMORY. `decoded` is untouched unless HTTP_OK. */
+/* HTTP_BAD_REQUEST: malformed, saying which record and what was found and expected; HTTP_UNSUPPORTED; HTTP_TOO_LARGE: more than images_max;
+ * HTTP_NO_MEMORY; with keep_going HTTP_NO_CONTENT: nothing in it (without, that is malformed). `decoded` is untouched unless HTTP_OK.
+ * Most bodies take microseconds; a picture may take a second, and large ones wait for one another: not for a thread that others wait for. */
 enum http_code decode(const struct decode_rules *rules, const char *content_type, const uint8_t *body, size_t count, struct decoded *decoded);
 void decoded_free(struct decoded *decoded); /* accepts {0} */

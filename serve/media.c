@@ -227,7 +227,8 @@ enum http_code media_of_accept(const char *accept, enum media preferred, enum me
 	}
 	if (best == NULL) {
 		char known[512];
-		return REFUSE(HTTP_NOT_ACCEPTABLE, "no type of accept \"%.200s\" can be given; answers come as %s", accept, known_words(true, known, sizeof known));
+		return REFUSE(HTTP_NOT_ACCEPTABLE, "no type of accept \"%.200s\" can be given; answers come as %s", accept,
+			known_words(true, known, sizeof known));
 	}
 	*media = best->media;
 	*type = best->text;

@@ -73,8 +73,8 @@ static const struct {
 	char kind;
 	int bytes;
 	enum dtype dtype;
-} types[] = {{'f', 2, DTYPE_F16}, {'f', 4, DTYPE_F32}, {'f', 8, DTYPE_F64}, {'u', 1, DTYPE_U8}, {'u', 2, DTYPE_U16}, {'u', 4, DTYPE_U32}, {'u', 8, DTYPE_U64},
-	{'i', 1, DTYPE_I8}, {'i', 2, DTYPE_I16}, {'i', 4, DTYPE_I32}, {'i', 8, DTYPE_I64}, {'b', 1, DTYPE_BOOL}};
+} types[] = {{'f', 2, DTYPE_F16}, {'f', 4, DTYPE_F32}, {'f', 8, DTYPE_F64}, {'u', 1, DTYPE_U8}, {'u', 2, DTYPE_U16}, {'u', 4, DTYPE_U32},
+	{'u', 8, DTYPE_U64}, {'i', 1, DTYPE_I8}, {'i', 2, DTYPE_I16}, {'i', 4, DTYPE_I32}, {'i', 8, DTYPE_I64}, {'b', 1, DTYPE_BOOL}};
 
 static enum status descr_parse(struct header *header, struct npy *npy)
 {

@@ -15,6 +15,6 @@
 bool pth_is_zip(const uint8_t *bytes, size_t count);
 bool pth_is_legacy(const uint8_t *bytes, size_t count);
 
-/* Appends the state dict's tensors to the empty `list`; their views point into `bytes`, which must outlive it, or into the list's own memory. `file` goes into
- * sentences. The caller frees the list, also after a failure. ST_DATA, ST_MEMORY. */
+/* Appends the state dict's tensors to the empty `list`; their views point into `bytes`, which must outlive it, or into the list's own
+ * memory. `file` goes into sentences. The caller frees the list, also after a failure. ST_DATA, ST_MEMORY. */
 enum status pth_read(const char *file, const uint8_t *bytes, size_t count, struct tensor_list *list);

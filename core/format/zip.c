@@ -160,7 +160,9 @@ static enum status record_read(const struct file *file, uint64_t directory_start
 static int compare_places(const void *a, const void *b)
 {
 	const struct zip_record *x = a, *y = b;
-	return x->stored != y->stored ? (x->stored > y->stored) - (x->stored < y->stored) : (x->stored_count > y->stored_count) - (x->stored_count < y->stored_count);
+	if (x->stored != y->stored)
+		return x->stored > y->stored ? 1 : -1;
+	return (x->stored_count > y->stored_count) - (x->stored_count < y->stored_count);
 }
 
 static int compare_text(const char *a, size_t a_count, const char *b, size_t b_count)
@@ -278,8 +280,8 @@ static enum status record_inflate(struct zip *zip, struct zip_record *record)
 	if (record->count / DEFLATE_RATIO_MAX > record->stored_count)
 		return record_fail(zip, record, "is damaged: it cannot inflate to the size that is declared");
 	if (record->count > zip->inflate_bytes_max - zip->inflated_bytes)
-		return FAIL(ST_DATA, "%s: the record %.*s has %zu bytes when inflated; together at most %llu are", zip->file, (int)record->name_count, record->name,
-			record->count, (unsigned long long)zip->inflate_bytes_max);
+		return FAIL(ST_DATA, "%s: the record %.*s has %zu bytes when inflated; together at most %llu are", zip->file, (int)record->name_count,
+			record->name, record->count, (unsigned long long)zip->inflate_bytes_max);
 	uint8_t *bytes = malloc(record->count > 0 ? record->count : 1);
 	if (bytes == NULL)
 		return FAIL(ST_MEMORY, "%s: no memory for %zu bytes", zip->file, record->count);

@@ -160,7 +160,7 @@ static void softmax_is_sound(void **state)
 			float floats[CLASSES];
 			assert_int_equal(npy_read("answer", (const uint8_t *)body.data, body.length, &npy), ST_OK);
 			npy_read_floats(&npy, floats);
-			long double largest = fmaxf(fmaxf(rows[r][0], rows[r][1]), rows[r][2]), sum = 0, total = 0;
+			long double largest = (long double)fmaxf(fmaxf(rows[r][0], rows[r][1]), rows[r][2]), sum = 0, total = 0;
 			for (int k = 0; k < CLASSES; k++)
 				sum += expl((long double)rows[r][k] - largest);
 			for (int k = 0; k < CLASSES; k++) {
