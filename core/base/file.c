@@ -1,6 +1,8 @@
 /* file.c: see file.h. */
 #include "core/base/file.h"
 
+#include "core/base/memory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,6 +52,7 @@ enum status file_read(const char *path, size_t bytes_max, uint8_t **bytes, size_
 		status = FAIL(ST_MEMORY, "%s: no memory for %zu bytes", path, capacity);
 		goto done;
 	}
+	memory_prefer_large_pages(data, capacity);
 	for (;;) {
 		if (used + 1 >= capacity) {
 			uint8_t *larger = realloc(data, capacity * 2);

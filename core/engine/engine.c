@@ -1,6 +1,7 @@
 /* engine.c: see engine.h. Plans a network as a list of layers over a few buffers, and runs the list. */
 #include "core/engine/engine.h"
 
+#include "core/base/memory.h"
 #include "core/engine/layer.h"
 
 #include <math.h>
@@ -213,6 +214,7 @@ static enum status memory_get(struct engine *engine, size_t bytes_max)
 	engine->arena = aligned_alloc(ALIGNMENT_FLOATS * sizeof(float), bytes);
 	if (engine->arena == NULL)
 		return FAIL(ST_MEMORY, "no memory for the network: %.1f MB", (double)bytes / 1e6);
+	memory_prefer_large_pages(engine->arena, bytes);
 	memory_place(engine);
 	memset(engine->buffers[0], 0, engine->part_max * engine->buffer_floats[0] * sizeof(float)); /* the images' borders */
 	memset(engine->zeros, 0, DEPTH_MAX * sizeof(float));

@@ -215,7 +215,7 @@ static enum status file_open(const char *path, struct weights *weights)
 	} else if (content == CONTENT_ARCHIVE) {
 		status = archive_read(path, &stream, weights);
 	} else {
-		TRY_DONE(stream_read_all(&stream, WEIGHTS_BYTES_MAX, &bytes, &count));
+		TRY_DONE(file_read(path, WEIGHTS_BYTES_MAX, &bytes, &count)); /* knows the size, so it is in one piece from the start */
 		status = weights_parse(path, content, bytes, count, weights);
 	}
 done:
