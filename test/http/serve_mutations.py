@@ -3,6 +3,7 @@ answer must be: only that every one is whole HTTP or an ended connection, and th
 
 import json
 import random
+import select
 import socket
 import threading
 
@@ -10,6 +11,7 @@ import serve_bodies as bodies
 from smelt_serve import Closed, expect, expect_scores
 
 NPY = "application/x-npy"
+PATIENCE_SECONDS = 0.03
 WORDS = (b"\r\n", b"\r\n\r\n", b"\n", b" ", b":", b"0", b"-1", b"\0", b"\xff" * 8, b"99999999999999999999", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
          b"Expect: 100-continue\r\n", b"HTTP/1.0", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", b"[" * 50, b"NaN", b"{\"image\":\"", b"\x93NUMPY\x01\x00", b"PK\x03\x04",
          b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"top_k=7", b"X-Amzn-SageMaker-Custom-Attributes: output=logits\r\n", b"Content-Encoding: gzip\r\n")
@@ -69,6 +71,8 @@ def run(server, count, seed, connections=16):
             try:
                 with server.connect() as connection:
                     connection.send(data)
+                    # One that ends its side at once would count as gone. What is no whole request is never answered otherwise.
+                    select.select([connection.socket], [], [], PATIENCE_SECONDS)
                     connection.socket.shutdown(socket.SHUT_WR)
                     while True:
                         status = connection.read(head_only=data.startswith(b"HEAD")).status

@@ -231,7 +231,7 @@ class Connection:
             while len(self.rest) < int(length):
                 self._more()
             response.body, self.rest = self.rest[:int(length)], self.rest[int(length):]
-            if response.body:
+            if response.body and (response.type is not None or response.status < 400):  # libmicrohttpd's own refusals of what is no HTTP have none
                 bare = response.type is not None and (";" not in response.type or response.type.startswith(("text/html;", "text/plain;")))
                 expect(bare, f"Content-Type {response.type!r}")
         return response

@@ -88,8 +88,7 @@ def npy_headers():
     for version in ((1, 0), (2, 0), (3, 0)):
         same_bits(npy("|u1", (1, 3, 32, 32), data, version=version), NPY, f"version {version}")
     for header in ("{'shape': (1, 3, 32, 32), 'fortran_order': False, 'descr': '|u1'}", "{'descr':'|u1','fortran_order':False,'shape':(1,3,32,32)}",
-                   '{ "descr" : "|u1" , "fortran_order" : False , "shape" : ( 1 , 3 , 32 , 32 , ) , }', "{'descr': '|u1', 'fortran_order': False, 'shape': (1L, 3L, 32L, 32L), }",
-                   "{'descr': 'u1', 'fortran_order': False, 'shape': (3072,), }"):
+                   '{ "descr" : "|u1" , "fortran_order" : False , "shape" : ( 1 , 3 , 32 , 32 , ) , }', "{'descr': '|u1', 'fortran_order': False, 'shape': (1L, 3L, 32L, 32L), }"):
         same_bits(npy_raw(header, data), NPY, header)
     same_bits(npy_raw("{'descr': '|u1', 'fortran_order': False, 'shape': (3072,), }", data, align=16), NPY, "a header padded to 16")
     same_bits(npy("|u1", (VALUES,), data) + b"more", NPY, "trailing bytes")
@@ -115,8 +114,7 @@ def npy_refused():
     evil = b"\x80\x04\x95\x1e\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94."
     answer = server.invoke(npy("|O", (1,), evil), NPY)
     answer.refused(answer.status if answer.status in (400, 415) else 400)
-    for shape in ("(-1, 3, 32, 32)", "(4294967296, 4294967296)", "(18446744073709551615,)", "(9223372036854775807, 3072)", "(0, 3, 32, 32)", "()", "(1, 3, 31, 32)",
-                  "(3071,)", "(1, 1, 1, 3, 32, 32)", "(1.5,)", "('a',)", "(3072", "(" + "1, " * 100 + ")", "(99999999999999999999999,)"):
+    for shape in ("(-1, 3, 32, 32)", "(4294967296, 4294967296)", "(18446744073709551615,)", "(9223372036854775807, 3072)", "(0, 3, 32, 32)", "()", "(3071,)", "(1, 1, 1, 3, 32, 32)", "(1.5,)", "('a',)", "(3072", "(" + "1, " * 100 + ")", "(99999999999999999999999,)"):
         server.invoke(npy_raw(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}", data), NPY).refused(400)
     server.invoke(npy_raw("{'descr': [('a', '|u1'), ('b', '<f4')], 'fortran_order': False, 'shape': (3072,), }", data), NPY).refused(400)
     for header in ("", "{", "{}", "{'descr': '|u1'}", "{'descr': '|u1', 'fortran_order': Maybe, 'shape': (3072,)}", "[]", "__import__('os').system('true')",
@@ -164,10 +162,10 @@ def json_refused():
     for body in (b"[" * 100000, b'{"instances":' * 50000, b'{"image": "\\ud800"}', b'"\\udfff"', b"{", b"[1,", b"[1 2]", b"{]", b"nul", b"\xff\xfe", b"[1]x", b"\0",
                  b'{"image": "not base64!"}', b'{"image": "AAAA"}', b'{"image": 5}', b'{"instances": []}', b"[]", b"{}", b'{"foo": [1]}', b"5", b'"text"', b"null",
                  json.dumps([[1, 2], [3]]).encode(), json.dumps(flat[:-1]).encode(), json.dumps([flat, flat[:-1]]).encode(), json.dumps(nested(flat, 3, 32, 32)[:2]).encode(),
-                 b'{"image": "%s"}' % base64.b64encode(bodies.image_png(0))[:-8]):
+                 b'{"image": "%s"}' % base64.b64encode(bodies.image_png(0))[:-80]):
         server.invoke(body, JSON).refused(400)
     expect_match("3071.*3072|3072.*3071", server.invoke(json.dumps(flat[:-1]).encode(), JSON).json()["error"]["message"], "found and expected")
-    expect_match(r"\b1\b|\b2\b|second", server.invoke(json.dumps([flat, flat[:-1]]).encode(), JSON).json()["error"]["message"], "which record")
+    expect_match(r"image 2\b|byte \d+: a list of 3071", server.invoke(json.dumps([flat, flat[:-1]]).encode(), JSON).json()["error"]["message"], "which record")
 
 
 @test(138, "CSV: one line, many, with and without the last newline, CRLF, whole numbers and floats")
@@ -224,6 +222,8 @@ def pictures():
                        "grey and alpha": png(SIZE, SIZE, lines(b"".join(bytes([v, 255]) for v in grey), SIZE, 2), color=4)}.items():
         answer = shared().invoke(data, "image/png", NPY)
         expect(answer.status == 200 and answer.body == wanted, f"{what}: {answer if answer.status != 200 else 'other bits than the same planes as npy'}")
+    row = shared().invoke(npy("|u1", (bodies.HEIGHT, wide, 3), rgb), NPY, NPY).rows()[0]
+    expect(distance(row, bodies.probabilities("picture")) <= 1e-4, "an npy of another size is not scaled as a picture is")
     same_bits(bodies.image_png(0), "image/png", "PNG 32 x 32")
     same_bits(bodies.bmp(0), "image/bmp", "BMP")
     # JPEG loses a little, and decoders differ by a level.
@@ -252,7 +252,7 @@ def pictures_refused():
         "a PNG of 65 000 x 65 000": claims(65000, 65000), "a PNG of 4 294 967 295": claims(0xFFFFFFFF, 0xFFFFFFFF), "a PNG of 0 x 0": claims(0, 0),
         "a JPEG of 65 500 x 65 500": data[:at] + b"\xff\xdc\xff\xdc" + data[at + 4:], "a cut PNG": bodies.image_png(0)[:1000], "a cut JPEG": data[:300],
         "a PNG's first bytes": b"\x89PNG\r\n\x1a\n", "a JPEG's first bytes": b"\xff\xd8\xff", "text": b"hello, I am no picture", "a GIF": b"GIF89a" + b"\0" * 100,
-        "a damaged PNG": bodies.image_png(0)[:60] + b"\0" * 100 + bodies.image_png(0)[160:],
+        "a damaged PNG": bodies.image_png(0)[:41] + b"\xff" * 100 + bodies.image_png(0)[141:],
     }
     for what, body in cases.items():
         for type in ("image/png", "image/jpeg", "application/x-image"):
@@ -384,7 +384,8 @@ def top_k():
     for p in one["predictions"]:
         expect(abs(p["probability"] - bodies.probabilities(0)[p["index"]]) <= 1e-4, f"{p}")
     two = server.invoke(bodies.npy_u8(0, 1), NPY, JSON, custom_attributes="top_k=2").ok().json()
-    expect_equal([len(t["predictions"]) for t in (two if isinstance(two, list) else two["predictions"])], [2, 2], f"two images: {two}")
+    expect_equal([[p["index"] for p in image] for image in two["predictions"]],
+                 [sorted(range(100), key=lambda k: -bodies.probabilities(n)[k])[:2] for n in (0, 1)], "indices of two images")
     text = server.invoke(bodies.npy_u8(0, 1), NPY, "application/jsonlines", custom_attributes="top_k=3").ok().text
     expect_equal([len(json.loads(line)["predictions"]) for line in text.split("\n")], [3, 3], "JSON Lines")
     text = server.invoke(bodies.npy_u8(0, 1), NPY, "text/csv", custom_attributes="top_k=3").ok().text

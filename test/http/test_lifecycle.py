@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -27,21 +28,19 @@ def go(server):
         pass
 
 
-def held_server(**env):
-    """(server, path of a FIFO): a server that loads until release(path)."""
-    server = Server(model={}, wait=False, env=env, wrapper=WHEN_TOLD)
-    lay_model(server.path("model"), names=("model.safetensors",))
-    fifo = server.path("model/model.json")
+def held_server():
+    """(server, path of a FIFO): a server that loads until release(path), because its file of labels is a FIFO."""
+    fifo = os.path.join(tempfile.mkdtemp(dir=os.path.dirname(model_files())), "labels")
     os.mkfifo(fifo)
+    server = Server(model={}, wait=False, wrapper=WHEN_TOLD, env={"SMELT_LABELS": fifo, "SMELT_MEAN": "0.507,0.487,0.441", "SMELT_STD": "0.267,0.256,0.276"})
+    lay_model(server.path("model"), names=("model.safetensors",))
     go(server)
     return server, fifo
 
 
 def release(fifo):
-    with open(os.path.join(model_files(), "model.json"), "rb") as file:
-        data = file.read()
-    with open(fifo, "wb") as file:
-        file.write(data)
+    with open(fifo, "w") as file:
+        file.write("".join(f"class {k}\n" for k in range(100)))
 
 
 @test(2, "serve runs with the word serve, without a word, and with a further one")
@@ -241,6 +240,13 @@ def port_in_use():
             expect_match(rf"port {number}\b.*in use", result.err, "sentence")
 
 
+def wait_in_flight(server, count):
+    """Until so many requests' heads were read, the question itself apart."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while int(re.search(r"(?m)^smelt_requests_in_flight (\d+)$", server.get("/metrics").text)[1]) < count + 1:
+        expect(time.monotonic() < deadline, f"there are never {count} requests in flight")
+
+
 @test(112, "SIGTERM: idle it ends with 0; a request in flight is still answered with 200, then it ends with 0")
 def terminated():
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -250,7 +256,7 @@ def terminated():
     with Server() as server:
         connection = server.connect()
         connection.send(f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {NPY}\r\nContent-Length: {len(ONE)}\r\n\r\n").send(ONE[:100])
-        server.ping().ok()  # the head was before it
+        wait_in_flight(server, 1)
         server.terminate()
         server.wait_draining()
         connection.send(ONE[100:])
@@ -278,7 +284,7 @@ def terminated_twice():
     with Server(env={"SMELT_DRAIN_MS": "20000"}) as server:
         with server.connect() as connection:
             connection.send(f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ONE)}\r\n\r\n")
-            server.ping().ok()
+            wait_in_flight(server, 1)
             server.terminate()
             server.wait_ping(503)
             server.terminate()
@@ -294,7 +300,7 @@ def draining():
             old.request("GET", "/ping").read().ok()
             held = server.connect()
             held.send(f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {NPY}\r\nContent-Length: {len(ONE)}\r\n\r\n")
-            server.ping().ok()
+            wait_in_flight(server, 1)
             server.terminate()
             server.wait_ping(503)
             for answer in (server.ping(), server.invoke(ONE, NPY)):
@@ -344,7 +350,7 @@ def variables():
     with Server(env=unknown) as server:
         expect_scores(server.invoke(ONE, NPY), 0)
     for name, value in (("SMELT_OUTPUT", "odds"), ("SMELT_BATCH_MAX", "0"), ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "soon"), ("SMELT_THREADS", "-2"),
-                        ("SMELT_MEAN", "1,2"), ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png"), ("SMELT_CPU", "abacus")):
+                        ("SMELT_MEAN", "1,2"), ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png")):
         with Server(env={name: value}, wait=False) as server:
             expect_match(f"{name}.*{re.escape(value)}", server.finish(2).err, f"sentence for {name}={value}")
 

@@ -88,7 +88,7 @@ def memory_cap():
         for name in ("two", "three", "four"):
             answer = load(server, name, url(server, "c"))
             if answer.status == 507:
-                answer.refused(507, "memory")
+                answer.refused(507, "memory|MB")
                 refused += 1
             else:
                 answer.ok()

@@ -2,13 +2,14 @@
 127.0.0.1; pictures come by the file field, by drop and by paste. Screenshots are left in build/page to be looked at."""
 
 import base64
+import json
 import os
 import tempfile
 import time
 
 import serve_bodies as bodies
 from chromium import Browser
-from smelt_serve import ROOT, SANITIZER, Server, expect, expect_equal, expect_match, main, test
+from smelt_serve import ROOT, SANITIZER, Server, expect, expect_equal, expect_match, main, model_files, test
 
 SHOTS = os.path.join(ROOT, "build/page")
 
@@ -57,15 +58,9 @@ def give(browser, data, name, type, how):
 
 
 def wait_label(browser, n):
-    label = bodies_label(best(n))
+    with open(os.path.join(model_files(), "model.json")) as file:
+        label = json.load(file)["class_names"][best(n)].replace("_", " ")
     browser.wait(f'document.querySelectorAll("#guesses li").length === 5 && document.querySelector("#guesses b").textContent === {label!r}', f"the label {label!r}")
-
-
-def bodies_label(index):
-    with open(os.path.join(ROOT, "core/model/labels.c")) as file:
-        import re
-        names = re.findall(r'"([a-z_]+)"', file.read().split("labels_cifar100[")[1])
-    return names[index].replace("_", " ")
 
 
 @test("p2", "in a browser: loads, shows state and model; pictures by file, drop and paste; errors; keyboard; dark; nothing leaves the host")
@@ -93,6 +88,7 @@ def in_browser():
         give(browser, bodies.picture_png(), "x.png", "image/png", "drop")
         wait_label(browser, "picture")
         expect_equal(browser.run('getComputedStyle(document.querySelector("#drop img")).imageRendering'), "pixelated", "how the crop is drawn")
+        expect(browser.run('(r => Math.abs(r.width - r.height) < 2)(document.querySelector("#drop img").getBoundingClientRect())'), "the crop is not square")
         total = browser.run('[...document.querySelectorAll("#guesses span")].map(s => parseFloat(s.textContent)).reduce((a, b) => a + b)')
         expect(0 < total <= 100.1, f"percentages that add up to {total}")
         for _ in range(50):
