@@ -5,7 +5,8 @@
 
 Needs PyTorch and torchvision, and build/bin/train; it is no part of `make test`. PyTorch makes the weights, `train` starts from that
 file; the order of images is recomputed here (Philox, Fisher-Yates: core/base/random.c, train/batch.c). Prints both losses a step and
-the largest difference."""
+how far apart they are. The first step agrees to fp32's last digits; from then on the two drift: where an activation lies within
+rounding of zero, one side's ReLU lets its gradient through and the other's does not (as PyTorch in float and in double differ)."""
 import argparse
 import json
 import os
@@ -18,7 +19,7 @@ import numpy
 import torch
 import torchvision
 
-BATCH, LR, SEED = 128, 0.05, 11
+BATCH, LR, SEED = 128, 0.02, 11
 RANDOM_SHUFFLE = 2  # enum random_purpose
 
 
