@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
 
 struct threads {
 	pthreadpool_t pool;
@@ -97,12 +100,38 @@ unsigned threads_count(const struct threads *threads)
 	return (unsigned)pthreadpool_get_threads_count(threads->pool);
 }
 
+/* Denormals count as zero on every thread, the caller's too: bits do not depend on who computes what.
+ * Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
+static const uint32_t flags = PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS;
+
+#ifndef __SANITIZE_THREAD__
 void threads_run(struct threads *threads, void (*task)(void *context, size_t i), void *context, size_t count)
 {
-	/* Denormals count as zero on every thread, the caller's too: bits do not depend on who computes what.
-	 * Idle workers sleep: spinning would take the cores of whoever shares this machine, and of this pool itself on a crowded one. */
-	pthreadpool_parallelize_1d(threads->pool, task, context, count, PTHREADPOOL_FLAG_DISABLE_DENORMALS | PTHREADPOOL_FLAG_YIELD_WORKERS);
+	pthreadpool_parallelize_1d(threads->pool, task, context, count, flags);
 }
+#else
+/* ThreadSanitizer does not see inside the library: it is told what a run promises, that tasks come after its beginning and before its end. */
+struct told {
+	void (*task)(void *context, size_t i);
+	void *context;
+};
+
+static void told_task(void *context, size_t i)
+{
+	struct told *told = context;
+	__tsan_acquire(told);
+	told->task(told->context, i);
+	__tsan_release(told);
+}
+
+void threads_run(struct threads *threads, void (*task)(void *context, size_t i), void *context, size_t count)
+{
+	struct told told = {task, context};
+	__tsan_release(&told);
+	pthreadpool_parallelize_1d(threads->pool, told_task, &told, count, flags);
+	__tsan_acquire(&told);
+}
+#endif
 
 /* --- steps ---------------------------------------------------------------------------------------------------------- */
 

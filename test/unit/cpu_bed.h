@@ -197,7 +197,7 @@ static inline const char *cpu_of(void **state)
 }
 
 /* Under a sanitizer everything is tens of times slower. */
-#if defined __SANITIZE_ADDRESS__
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 enum { SLOW = 1 };
 #else
 enum { SLOW = 0 };
