@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -54,7 +55,7 @@ struct exchange {
 	struct connection *connection;
 	enum part part;
 	bool counted;             /* among the requests in flight */
-	bool chunked, expects;
+	bool chunked, expects, host;
 	uint64_t announced;       /* Content-Length, 0 when there is none */
 	unsigned framing_faults;  /* lengths that contradict each other */
 	unsigned lengths;
@@ -114,7 +115,7 @@ static enum MHD_Result answer(struct exchange *exchange)
 		add_field(response, "Retry-After", "1");
 	if (request->route != NULL && request->route->invocation && request->fields.attributes != NULL && attributes_clean(request->fields.attributes))
 		add_field(response, "X-Amzn-SageMaker-Custom-Attributes", request->fields.attributes);
-	if (reply->close || state_get(&request->server->state) == STATE_DRAINING)
+	if (state_get(&request->server->state) == STATE_DRAINING)
 		add_field(response, "Connection", "close");
 	enum MHD_Result result = MHD_queue_response(exchange->mhd, (unsigned)reply->status, response);
 	MHD_destroy_response(response);
@@ -167,6 +168,8 @@ static enum MHD_Result on_field(void *context, enum MHD_ValueKind kind, const ch
 	} else if (strcasecmp(name, "Transfer-Encoding") == 0) {
 		exchange->framing_faults += exchange->chunked || strcasecmp(value, "chunked") != 0;
 		exchange->chunked = true;
+	} else if (strcasecmp(name, "Host") == 0) {
+		exchange->host = true;
 	} else if (strcasecmp(name, "Expect") == 0) {
 		exchange->expects = strcasecmp(value, "100-continue") == 0;
 	}
@@ -188,7 +191,7 @@ static enum method method_of(const char *word)
 }
 
 /* What can be refused before the body. *fatal: the connection cannot go on. */
-static enum http_code head_check(struct exchange *exchange, bool *fatal)
+static enum http_code head_check(struct exchange *exchange, const char *version, bool *fatal)
 {
 	struct request *request = &exchange->request;
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(exchange->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
@@ -197,6 +200,8 @@ static enum http_code head_check(struct exchange *exchange, bool *fatal)
 		return REFUSE(HTTP_HEADERS_TOO_LARGE, "the request's head has %zu bytes, at most %d are taken", info->header_size, HEAD_BYTES_MAX);
 	if (exchange->framing_faults > 0 || (exchange->chunked && exchange->lengths > 0))
 		return REFUSE(HTTP_BAD_REQUEST, "the length of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked");
+	if (!exchange->host && strcmp(version, "HTTP/1.0") != 0)
+		return REFUSE(HTTP_BAD_REQUEST, "the request has no Host");
 	*fatal = false;
 	enum http_code code = route_find(request);
 	bool payload = code == HTTP_OK && request->route->body == BODY_PAYLOAD;
@@ -210,7 +215,7 @@ static enum http_code head_check(struct exchange *exchange, bool *fatal)
 	return request->route->check != NULL ? request->route->check(request) : HTTP_OK;
 }
 
-static enum MHD_Result on_head(struct exchange *exchange, const char *method)
+static enum MHD_Result on_head(struct exchange *exchange, const char *method, const char *version)
 {
 	struct request *request = &exchange->request;
 	bool fatal;
@@ -221,16 +226,14 @@ static enum MHD_Result on_head(struct exchange *exchange, const char *method)
 	request->method = method_of(method);
 	watch_set(&exchange->connection->watched, request->server->options.body_timeout_s, true);
 	MHD_get_connection_values(exchange->mhd, MHD_HEADER_KIND, on_field, exchange);
-	exchange->refused = head_check(exchange, &fatal);
+	exchange->refused = head_check(exchange, version, &fatal);
 	if (exchange->refused == HTTP_OK)
 		return MHD_YES;
 	reply_refusal(request, exchange->refused);
-	/* A body that is short is read and dropped, so that the connection can go on. */
-	bool body = exchange->chunked || exchange->announced > 0;
-	if (!fatal && body && !exchange->expects && exchange->announced <= DRAIN_BYTES_MAX)
+	/* An answer now ends the connection. So that it can go on, a body that is short is read and dropped. */
+	if (!fatal && !exchange->expects && exchange->announced <= DRAIN_BYTES_MAX)
 		return MHD_YES;
-	request->reply.close = fatal;
-	exchange->early = body;
+	exchange->early = true;
 	return answer(exchange);
 }
 
@@ -327,11 +330,11 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *mhd, con
 	size_t *part_bytes, void **carrier)
 {
 	struct exchange *exchange = *carrier;
-	(void)context, (void)mhd, (void)url, (void)version;
+	(void)context, (void)mhd, (void)url;
 	if (exchange == NULL)
 		return MHD_NO;
 	if (exchange->part == PART_HEAD)
-		return on_head(exchange, method);
+		return on_head(exchange, method, version);
 	if (exchange->part == PART_KEPT) {
 		if (exchange->request.route->finish != NULL)
 			exchange->request.route->finish(&exchange->request);
@@ -463,8 +466,12 @@ done:
 
 void front_quiesce(struct front *front)
 {
-	if (front->listen_fd < 0)
-		front->listen_fd = MHD_quiesce_daemon(front->daemon);
+	if (front->listen_fd >= 0)
+		return;
+	front->listen_fd = MHD_quiesce_daemon(front->daemon);
+	/* Who connects from now on is turned away, instead of waiting to be accepted. */
+	if (front->listen_fd >= 0)
+		shutdown(front->listen_fd, SHUT_RDWR);
 }
 
 size_t front_requests(const struct front *front)

@@ -175,7 +175,7 @@ enum turn invoke_begin(struct request *request)
 		return refuse(request, code);
 	if (!batch_enter(server->batch)) {
 		metrics_count(&server->metrics, COUNTER_REFUSED, 1);
-		return refuse(request, REFUSE(HTTP_UNAVAILABLE, "%lld requests are waiting already", (long long)server->options.queue_max));
+		return refuse(request, REFUSE(HTTP_UNAVAILABLE, "the queue is full: %lld requests are waiting already", (long long)server->options.queue_max));
 	}
 	invocation->place = true;
 	if (cheap(request)) {

@@ -3,6 +3,7 @@
  * The socket listens first, then the I/O threads answer /ping, then a thread loads the model. The main thread waits for SIGTERM: the
  * state becomes "draining", for a moment requests are still taken, then those that are there are finished and everything is taken down in the
  * reverse order. A second SIGTERM ends the process at once. */
+#include "core/base/cpu.h"
 #include "core/base/log.h"
 #include "core/base/opt_ml.h"
 #include "core/base/version.h"
@@ -98,6 +99,8 @@ static enum status server_configure(int count, char **words, struct server *serv
 	for (int w = 1; w < count; w++)
 		if (strcmp(words[w], "serve") != 0)
 			log_warning("argument \"%s\" is not known and ignored; settings come from the environment (see serve --help)", words[w]);
+	enum cpu cpu;
+	TRY(cpu_choose(&cpu)); /* a wrong SMELT_CPU is a wrong setting, not a model's fault */
 	TRY(opt_ml_open(&server->opt_ml));
 	if (media_of_accept(server->options.default_accept, MEDIA_JSON, &server->default_media, &server->default_type) != HTTP_OK)
 		return ST_SETTINGS;

@@ -41,7 +41,6 @@ struct reply {
 	size_t constant_bytes;
 	char allow[ALLOW_BYTES];
 	bool retry;           /* Retry-After: 1 */
-	bool close;           /* the connection ends with this answer */
 };
 
 /* What an invocation asks for beside its body, and where it stands (serve/invoke.c). */
