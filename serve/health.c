@@ -41,7 +41,7 @@ enum turn parameters_begin(struct request *request)
 enum turn metrics_begin(struct request *request)
 {
 	if (metrics_text(&request->server->metrics, &request->reply.text) == ST_OK)
-		reply_text(request, HTTP_OK, "text/plain");
+		reply_text(request, HTTP_OK, "text/plain; version=0.0.4");
 	else
 		reply_refusal(request, HTTP_INTERNAL);
 	return TURN_REPLY;

@@ -24,7 +24,7 @@ extern const char page_html_end[] __attribute__((visibility("hidden")));
 
 enum turn page_begin(struct request *request)
 {
-	reply_text(request, HTTP_OK, "text/html");
+	reply_text(request, HTTP_OK, "text/html; charset=utf-8");
 	request->reply.constant = page_html;
 	request->reply.constant_bytes = (size_t)(page_html_end - page_html);
 	return TURN_REPLY;
