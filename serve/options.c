@@ -208,6 +208,23 @@ enum status options_read(struct options *options)
 	return ST_OK;
 }
 
+static enum status default_text(const struct option *row, int64_t factor, struct text *text)
+{
+	if (row->kind == OPTION_WHOLE)
+		return text_printf(text, "%lld", strtoll(row->value, NULL, 10) / (long long)factor);
+	return text_add(text, row->value[0] != '\0' ? row->value : "none");
+}
+
+/* The names in the rest of a list. */
+static enum status others_text(const char *names, const char *between, struct text *text)
+{
+	char name[NAME_BYTES_MAX];
+	int64_t factor;
+	for (const char *before = ""; name_next(&names, name, &factor); before = between)
+		TRY(text_printf(text, "%s%s", before, name));
+	return ST_OK;
+}
+
 static enum status row_help(const struct option *row, struct text *text)
 {
 	char name[NAME_BYTES_MAX];
@@ -216,16 +233,26 @@ static enum status row_help(const struct option *row, struct text *text)
 	MUST(name_next(&names, name, &factor));
 	TRY(text_printf(text, "  %s\n      %s\n      ", name, row->help));
 	TRY(range_text(row, factor, text));
-	if (row->kind == OPTION_WHOLE)
-		TRY(text_printf(text, "; default %lld\n", strtoll(row->value, NULL, 10) / (long long)factor));
-	else
-		TRY(text_printf(text, "; default %s\n", row->value[0] != '\0' ? row->value : "none"));
-	for (const char *before = "      also "; name_next(&names, name, &factor); before = ", ") {
-		TRY(text_printf(text, "%s%s", before, name));
-		if (names[0] == '\0')
-			TRY(text_add(text, "\n"));
-	}
-	return ST_OK;
+	TRY(text_add(text, "; default "));
+	TRY(default_text(row, factor, text));
+	TRY(text_add(text, names[0] != '\0' ? "\n      also " : ""));
+	TRY(others_text(names, ", ", text));
+	return text_add(text, "\n");
+}
+
+static enum status row_markdown(const struct option *row, struct text *text)
+{
+	char name[NAME_BYTES_MAX];
+	int64_t factor;
+	const char *names = row->names;
+	MUST(name_next(&names, name, &factor));
+	TRY(text_printf(text, "| `%s` | ", name));
+	TRY(default_text(row, factor, text));
+	TRY(text_add(text, " | "));
+	TRY(range_text(row, factor, text));
+	TRY(text_printf(text, " | %s | ", row->help));
+	TRY(others_text(names, " ", text));
+	return text_add(text, " |\n");
 }
 
 enum status options_help(struct text *text)
@@ -233,6 +260,14 @@ enum status options_help(struct text *text)
 	TRY(text_add(text, "  SAGEMAKER_BASE_DIR\n      another place than /opt/ml; the model is in its folder model\n"));
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		TRY(row_help(&rows[i], text));
+	return ST_OK;
+}
+
+enum status options_markdown(struct text *text)
+{
+	TRY(text_add(text, "| variable | default | values | what it is | other names |\n|---|---|---|---|---|\n"));
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		TRY(row_markdown(&rows[i], text));
 	return ST_OK;
 }
 

@@ -94,8 +94,9 @@ struct options {
 /* Reads the environment. ST_SETTINGS, naming the variable, its value and what it may be. */
 enum status options_read(struct options *options);
 
-/* The table as text: each variable, its range, default and help, its other names. ST_MEMORY. */
+/* The table as text: each variable, its range, default and help, its other names; for --help, and for the README. ST_MEMORY. */
 enum status options_help(struct text *text);
+enum status options_markdown(struct text *text);
 
 /* Largest body of a request: SIZE_MAX when there is no limit. */
 size_t payload_bytes_max(const struct options *options);

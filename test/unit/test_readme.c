@@ -2,6 +2,7 @@
  * owner writes. With SMELT_README=write (make readme) it is written instead. */
 #include "core/base/file.h"
 #include "core/base/text.h"
+#include "serve/options.h"
 #include "train/report/metrics.h"
 #include "train/settings.h"
 
@@ -16,7 +17,7 @@
 static const struct {
 	const char *name;
 	enum status (*write)(struct text *text);
-} sections[] = {{"metrics", metrics_markdown}, {"settings", settings_markdown}};
+} sections[] = {{"metrics", metrics_markdown}, {"settings", settings_markdown}, {"options", options_markdown}};
 
 /* README.md with the section as its owner writes it, into `made`. */
 static void section_make(const char *readme, size_t number, struct text *made)
