@@ -102,7 +102,7 @@ static enum MHD_Result answer(struct exchange *exchange)
 	struct reply *reply = &request->reply;
 	exchange->part = PART_ANSWER;
 	exchange->answered_us = clock_us();
-	watch_set(&exchange->connection->watched, request->server->options.body_timeout_s, false);
+	watch_set(&exchange->connection->watched, request->server->options.body_timeout_s, WATCHED_ANSWERED);
 	if (reply->status == REPLY_CLIENT_LEFT)
 		return MHD_NO;
 	const void *bytes = reply->constant != NULL ? reply->constant : reply->text.data;
@@ -140,7 +140,7 @@ static void *on_target(void *context, const char *target, struct MHD_Connection 
 	exchange->request.query = exchange->request.path + strcspn(exchange->request.path, "?#");
 	if (*exchange->request.query != '\0')
 		*exchange->request.query++ = '\0';
-	watch_set(&exchange->connection->watched, front->server->options.head_timeout_s, true);
+	watch_set(&exchange->connection->watched, front->server->options.head_timeout_s, WATCHED_ASKING);
 	return exchange;
 }
 
@@ -224,7 +224,7 @@ static enum MHD_Result on_head(struct exchange *exchange, const char *method, co
 	metrics_move(&request->server->metrics, GAUGE_REQUESTS, 1);
 	request->head_us = request->received_us = clock_us();
 	request->method = method_of(method);
-	watch_set(&exchange->connection->watched, request->server->options.body_timeout_s, true);
+	watch_set(&exchange->connection->watched, request->server->options.body_timeout_s, WATCHED_ASKING);
 	MHD_get_connection_values(exchange->mhd, MHD_HEADER_KIND, on_field, exchange);
 	exchange->refused = head_check(exchange, version, &fatal);
 	if (exchange->refused == HTTP_OK)
@@ -317,7 +317,7 @@ static enum MHD_Result on_whole(struct exchange *exchange)
 {
 	struct request *request = &exchange->request;
 	request->received_us = clock_us();
-	watch_set(&exchange->connection->watched, 0, false);
+	watch_set(&exchange->connection->watched, 0, WATCHED_ANSWERED);
 	if (exchange->refused != HTTP_OK || request->route->begin(request) == TURN_REPLY)
 		return answer(exchange);
 	exchange->part = PART_KEPT;
@@ -381,7 +381,7 @@ static void on_completed(void *context, struct MHD_Connection *mhd, void **carri
 	struct request *request = &exchange->request;
 	if (exchange->early)
 		watch_linger(front->watch, exchange->connection->watched.fd);
-	watch_set(&exchange->connection->watched, front->server->options.idle_timeout_s, false);
+	watch_set(&exchange->connection->watched, front->server->options.idle_timeout_s, WATCHED_IDLE);
 	if (exchange->counted)
 		account(exchange);
 	invoke_free(request);
@@ -406,7 +406,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **kept
 			return; /* on_target finds nothing and ends it */
 		}
 		connection->front = front;
-		watch_set(&connection->watched, front->server->options.idle_timeout_s, false);
+		watch_set(&connection->watched, front->server->options.idle_timeout_s, WATCHED_IDLE);
 		watch_add(front->watch, &connection->watched, info->connect_fd);
 		metrics_count(&front->server->metrics, COUNTER_CONNECTIONS, 1);
 		metrics_move(&front->server->metrics, GAUGE_CONNECTIONS, 1);

@@ -34,15 +34,27 @@ struct watch {
 	int wake[2];
 };
 
+/* The client has closed its side and all that it sent is read. */
+static bool client_ended(int fd)
+{
+	char byte;
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void end_overdue(struct watch *watch, int64_t now)
 {
 	pthread_mutex_lock(&watch->lock);
 	for (struct watched *w = watch->first; w != NULL; w = w->after) {
+		/* The library, whose epoll tells of a change once, misses an end that arrived together with the last bytes. */
+		if (atomic_load(&w->stage) != WATCHED_ANSWERED && client_ended(w->fd)) {
+			shutdown(w->fd, SHUT_RDWR);
+			continue;
+		}
 		int64_t deadline = atomic_load(&w->deadline_us);
 		/* The I/O thread may have moved the deadline on in this moment: then the exchange fails. */
 		if (deadline == 0 || now < deadline || !atomic_compare_exchange_strong(&w->deadline_us, &deadline, 0))
 			continue;
-		if (atomic_load(&w->asking)) {
+		if (atomic_load(&w->stage) == WATCHED_ASKING) {
 			watch_refuse(w->fd, HTTP_TIMEOUT, "the request did not arrive in time");
 			metrics_count(watch->metrics, COUNTER_SLOW, 1);
 		}
@@ -181,10 +193,10 @@ void watch_remove(struct watch *watch, struct watched *watched)
 	pthread_mutex_unlock(&watch->lock);
 }
 
-void watch_set(struct watched *watched, int64_t seconds, bool asking)
+void watch_set(struct watched *watched, int64_t seconds, enum watched_stage stage)
 {
-	atomic_store(&watched->deadline_us, 0); /* never overdue with the old stage's meaning of `asking` */
-	atomic_store(&watched->asking, asking);
+	atomic_store(&watched->deadline_us, 0); /* never overdue in the old stage */
+	atomic_store(&watched->stage, stage);
 	atomic_store(&watched->deadline_us, seconds == 0 ? 0 : clock_us() + seconds * 1000000);
 }
 
@@ -193,6 +205,7 @@ void watch_linger(struct watch *watch, int fd)
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (copy < 0)
 		return;
+	shutdown(copy, SHUT_WR); /* the answer has left; the client sees its end */
 	pthread_mutex_lock(&watch->lock);
 	bool kept = watch->lingering_count < LINGER_MAX;
 	if (kept)
