@@ -419,7 +419,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **kept
 	}
 }
 
-static void on_library_log(void *context, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void on_library_log(void *context, const char *format, va_list arguments)
 {
 	char line[512];
 	(void)context;
