@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <zlib.h>
 
-enum { WINDOW_BITS_GZIP = 15 + 16, CHUNK_BYTES = 64 * 1024 };
+enum { WINDOW_BITS_GZIP = 15 + 16, CHUNK_BYTES = 64 * 1024, GROWTH = 4 };
 
 struct output {
 	uint8_t *bytes;
@@ -17,7 +17,7 @@ static enum http_code output_grow(struct output *output)
 {
 	if (output->count > output->bytes_max)
 		return REFUSE(HTTP_TOO_LARGE, "the body is more than %zu bytes after decompression", output->bytes_max);
-	size_t capacity = output->capacity == 0 ? CHUNK_BYTES : output->capacity * 2;
+	size_t capacity = output->capacity == 0 ? CHUNK_BYTES : output->capacity * GROWTH;
 	if (capacity > output->bytes_max)
 		capacity = output->bytes_max + 1; /* the byte too many shows that there is more */
 	uint8_t *bytes = realloc(output->bytes, capacity);
