@@ -7,7 +7,6 @@ time from exec to the first 200 and to the first answer, resident memory, p99 of
 With --peers, a Python that has PyTorch, flask, gunicorn, FastAPI, uvicorn and ONNX Runtime: the same for gunicorn + flask + PyTorch and for
 FastAPI + ONNX Runtime on the same weights, in turns, and the ratio to the better one. Every server and wrk share this machine's cores."""
 import argparse
-import json
 import os
 import re
 import shutil

@@ -31,6 +31,11 @@ REPORT = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error
 GRACE = {"SMELT_DRAIN_MS": "0"}  # a test that wants the grace after SIGTERM asks for it
 
 
+def scaled(release, asan, tsan):
+    """A count by how slow the build is."""
+    return {None: release, "asan": asan, "tsan": tsan}[SANITIZER]
+
+
 def main():
     smelt_job.main(SERVE)
 

@@ -7,9 +7,7 @@ import csv
 import io
 import json
 import math
-import os
 import struct
-import tempfile
 import zlib
 
 import serve_bodies as bodies

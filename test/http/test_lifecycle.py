@@ -13,7 +13,7 @@ import time
 
 import serve_bodies as bodies
 from smelt_serve import (LIMIT_SECONDS, SANITIZER, SERVE, Closed, Connection, Server, Skip, Watch, expect, expect_equal, expect_match, expect_scores,
-                         fault_env, free_port, lay_model, main, model_files, need_root, shared, test, tree)
+                         free_port, lay_model, main, model_files, need_root, scaled, shared, test, tree)
 
 ONE = bodies.npy_u8(0)
 NPY = "application/x-npy"
@@ -98,7 +98,7 @@ def ping_forms():
 @test(105, "/ping is answered while large batches compute: many pings come back before one of them does")
 def ping_while_busy():
     with Server(env={"SMELT_QUEUE_MAX": "64"}) as server:
-        count = 256 if SANITIZER else 1024
+        count = scaled(1024, 256, 64)
         body = bodies.npy("|u1", (count, 3, 32, 32), bodies.pixels(0) * count)
         busy = [server.connect().request("POST", "/invocations", body, server.headers(NPY, NPY)) for _ in range(3)]
         with server.connect() as connection:
@@ -264,11 +264,11 @@ def terminated():
         server.finish(0, limit=25)
 
 
-@test("112b", "SIGTERM with 64 requests in flight: every one that was accepted is answered, all with 200")
+@test("112b", "SIGTERM with many requests in flight: every one that was accepted is answered, all with 200")
 def terminated_under_load():
     with Server(env={"SMELT_DRAIN_MS": None}) as server:
         body = bodies.npy_u8(0, 1, 2, 3)
-        connections = [server.connect() for _ in range(64)]
+        connections = [server.connect() for _ in range(scaled(64, 64, 16))]
         for connection in connections:
             connection.request("POST", "/invocations", body, server.headers(NPY, NPY))
         answers = [connections[0].read()]  # some are done, most are not
@@ -365,9 +365,9 @@ def no_growth():
             for i in range(count):
                 server.invoke(*kinds[i % len(kinds)])
 
-        round(200)
+        round(scaled(200, 100, 30))
         descriptors, memory = server.descriptors(), server.memory()
-        round(300 if SANITIZER else 2000)
+        round(scaled(2000, 300, 60))
         expect(server.descriptors() <= descriptors + 2, f"{server.descriptors()} descriptors, {descriptors} before")
         if not SANITIZER:
             grown = server.memory() - memory

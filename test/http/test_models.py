@@ -2,7 +2,6 @@
 tell them apart; memory read from /proc."""
 
 import json
-import os
 import threading
 
 import serve_bodies as bodies

@@ -9,7 +9,7 @@ import time
 
 import serve_bodies as bodies
 from chromium import Browser
-from smelt_serve import ROOT, SANITIZER, Server, expect, expect_equal, expect_match, main, model_files, test
+from smelt_serve import ROOT, Server, expect, expect_equal, expect_match, main, model_files, test
 
 SHOTS = os.path.join(ROOT, "build/page")
 

@@ -3,7 +3,7 @@
 import json
 
 import serve_bodies as bodies
-from smelt_serve import SANITIZER, Server, expect, expect_equal, expect_match, expect_scores, main, shared, test
+from smelt_serve import SANITIZER, Server, expect, expect_equal, expect_match, main, shared, test
 
 CSV, LINES, NPY = "text/csv", "application/jsonlines", "application/x-npy"
 
