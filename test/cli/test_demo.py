@@ -2,6 +2,7 @@
 offset; the download is given files by file:// instead of the real archive. Not on the contract's list: numbered d1, d2, …"""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -61,6 +62,21 @@ def painter_refuses():
             expect_match("a number from 100", result.stderr, "sentence")
         result = paint("/proc/nowhere", "100", "100")
         expect_equal(result.returncode, 5, "exit code of an unwritable folder")
+
+
+@test("d2b", "the painter turns a record into a request's body: PNG, npy, JSON with the record's own bytes")
+def requests():
+    with tempfile.TemporaryDirectory() as folder:
+        expect_equal(paint(folder, "100", "100").returncode, 0, "painting")
+        records, planes = os.path.join(folder, "test.bin"), content(folder, "test.bin")[7 * 3074 + 2:8 * 3074]
+        for ending in ("png", "npy", "json"):
+            result = shell(PAINTER, "--record", records, "7", os.path.join(folder, f"r.{ending}"))
+            expect_equal(result.returncode, 0, result.stderr)
+        expect(content(folder, "r.npy")[:8] == b"\x93NUMPY\1\0" and content(folder, "r.npy")[128:] == planes, "r.npy is not the record")
+        expect_equal(json.loads(content(folder, "r.json"))["instances"], [list(planes)], "r.json")
+        expect(content(folder, "r.png").startswith(b"\x89PNG\r\n"), "r.png is no PNG")
+        for number, name, code in (("100", "r.npy", 3), ("0", "r.gif", 2)):
+            expect_equal(shell(PAINTER, "--record", records, number, os.path.join(folder, name)).returncode, code, f"exit code for record {number} as {name}")
 
 
 @test("d3", "make data: unpacks the right archive, refuses a wrong one, keeps a good one, says what to do without internet")
