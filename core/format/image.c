@@ -139,6 +139,13 @@ static bool huffman_is_sound(const uint8_t *bytes, size_t count, size_t at)
 	return true;
 }
 
+/* Why stb gave up; it does not always say. */
+static const char *decoder_reason(void)
+{
+	const char *reason = stbi_failure_reason();
+	return reason != NULL && reason[0] != '\0' ? reason : "its decoder gives no reason";
+}
+
 /* Looks at every table that stb_image can come to. Up to the first scan the segments are walked by their lengths, as it does. From there
  * on it may take up the walk anywhere, so every 0xff 0xc4 counts: in a scan's data a 0xff is followed by no such byte. Nor by 0xd9, the
  * picture's end: without it the file is cut off, and stb_image would fill up with grey. */
@@ -189,7 +196,7 @@ enum status image_measure(const uint8_t *bytes, size_t count, const char *name, 
 	if (bytes[0] == 0xff)
 		TRY(jpeg_check(bytes, count, name));
 	if (!stbi_info_from_memory(bytes, (int)count, &wide, &high, &channels))
-		return FAIL(ST_DATA, "%s: damaged picture, more than %d pixels a side, or a kind that is not read: %s", name, IMAGE_SIDE_MAX, stbi_failure_reason());
+		return FAIL(ST_DATA, "%s: damaged picture, more than %d pixels a side, or a kind that is not read: %s", name, IMAGE_SIDE_MAX, decoder_reason());
 	if (wide < 1 || high < 1 || wide > IMAGE_SIDE_MAX || high > IMAGE_SIDE_MAX || (int64_t)wide * high * 4 > IMAGE_DECODE_BYTES_MAX)
 		return FAIL(ST_DATA, "%s: a picture of %d x %d pixels; at most %d a side and %d in all", name, wide, high, IMAGE_SIDE_MAX,
 			IMAGE_DECODE_BYTES_MAX / 4);
@@ -208,7 +215,7 @@ enum status image_decode(const uint8_t *bytes, size_t count, const char *name, i
 	TRY(image_measure(bytes, count, name, &width, &height));
 	mixed = stbi_load_from_memory(bytes, (int)count, &width, &height, &channels, 3);
 	if (mixed == NULL)
-		return FAIL(ST_DATA, "%s: damaged picture, or cut off: %s", name, stbi_failure_reason());
+		return FAIL(ST_DATA, "%s: damaged picture, or cut off: %s", name, decoder_reason());
 	size_t area = (size_t)width * (size_t)height;
 	apart = malloc(3 * area);
 	if (apart == NULL) {
