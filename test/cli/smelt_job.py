@@ -262,7 +262,10 @@ class Process:
             command = ["sh", "-c", 'exec "$@" >&-', "sh"] + command
         read_end = out = None
         if stdout == "pty":
-            read_end, out = os.openpty()
+            try:
+                read_end, out = os.openpty()
+            except OSError as problem:
+                raise Skip(f"no terminals here ({problem.strerror})") from None
         elif stdout in ("pipe", "broken"):
             read_end, out = os.pipe()
         elif stdout != "closed":
