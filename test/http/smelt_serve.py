@@ -276,6 +276,7 @@ class Server:
         environment.update(env or {})
         environment = {k: v for k, v in environment.items() if v is not None}
         smelt_job._held.append(self)
+        self.process = None
         self.process = Process(self, [SERVE, *args], environment, stdout, 0o022, wrapper)
         if wait:
             self.wait_ready()
@@ -287,7 +288,8 @@ class Server:
         return None
 
     def drop(self):
-        self.process.kill()
+        if self.process is not None:
+            self.process.kill()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self):
