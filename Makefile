@@ -114,6 +114,10 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
 
+# The commit is in the program: another one, another object.
+$(B)/core/base/version.o: $(B)/commit-$(COMMIT)
+$(B)/commit-$(COMMIT):
+	@mkdir -p $(@D) && rm -f $(B)/commit-* && touch $@
 $(B)/core/base/version.o: CPPFLAGS += -DSMELT_VERSION='"$(VERSION)"' -DSMELT_COMMIT='"$(COMMIT)"'
 
 $(B)/gen/%.pb-c.c: %.proto

@@ -33,14 +33,6 @@ enum {
 
 /* --- words on the command line ----------------------------------------------------------------------------------------- */
 
-static enum status text_print(struct text *text, enum status status)
-{
-	if (status == ST_OK && (fputs(text_string(text), stdout) == EOF || fflush(stdout) != 0))
-		status = FAIL(ST_DISK, "standard output cannot be written");
-	text_free(text);
-	return status;
-}
-
 static enum status print_version(void)
 {
 	struct text text = {0};
@@ -56,7 +48,7 @@ static enum status print_help(void)
 		"  serve             run (the extra word `serve` is what SageMaker appends)\n"
 		"  serve --help      this text\n"
 		"  serve --version\n\n"
-		"Exit codes: 0 stopped by SIGTERM, 1 internal error, 2 settings or port. A model that cannot be loaded does not end the process:\n"
+		"Exit codes: 0 stopped by SIGTERM, 1 internal error, 2 settings or port, 5 this text cannot be written. A model that cannot be loaded does not end the process:\n"
 		"/ping then answers 500 with the reason.\n\n"
 		"Settings are environment variables:\n\n");
 	return text_print(&text, status == ST_OK ? options_help(&text) : status);

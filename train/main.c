@@ -14,15 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Prints a text that a person asked for on the command line. */
-static enum status text_print(struct text *text, enum status status)
-{
-	if (status == ST_OK && (fputs(text_string(text), stdout) == EOF || fflush(stdout) != 0))
-		status = FAIL(ST_DISK, "standard output cannot be written");
-	text_free(text);
-	return status;
-}
-
 static enum status settings_of_job(struct opt_ml *opt_ml, struct settings *settings)
 {
 	TRY(opt_ml_open(opt_ml));

@@ -1,6 +1,7 @@
 /* text.c: see text.h. */
 #include "core/base/text.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -165,4 +166,12 @@ bool text_ends_with(const char *string, const char *suffix)
 {
 	size_t m = strlen(string), n = strlen(suffix);
 	return m >= n && strcmp(string + m - n, suffix) == 0;
+}
+
+enum status text_print(struct text *text, enum status made)
+{
+	if (made == ST_OK && (fputs(text_string(text), stdout) == EOF || fflush(stdout) != 0))
+		made = FAIL(ST_DISK, "standard output cannot be written: %s", strerror(errno));
+	text_free(text);
+	return made;
 }

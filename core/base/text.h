@@ -23,6 +23,10 @@ enum status text_printf(struct text *text, const char *format, ...) __attribute_
 
 /* The text as a string, never NULL. Owned by `text`, valid until the next append. */
 const char *text_string(const struct text *text);
+
+/* Ends a command line's answer: prints the text on stdout when `made` is ST_OK, releases it, and returns `made`, or ST_DISK when stdout
+ * does not take it. */
+enum status text_print(struct text *text, enum status made);
 void text_clear(struct text *text);
 void text_free(struct text *text);
 

@@ -2,6 +2,9 @@
  * Method: every kind of malformed sequence, every length around a limit. */
 #include "core/base/text.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -198,6 +201,43 @@ static void sentence_is_per_thread(void **unused)
 	assert_string_equal(status_message(), "of this thread");
 }
 
+/* Prints "made" to a place of its own; what text_print returned. */
+static enum status printed(const char *place, enum status made)
+{
+	struct text text = {0};
+	assert_int_equal(text_add(&text, "made"), ST_OK);
+	fflush(stdout);
+	int copy = dup(STDOUT_FILENO), to = open(place, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_true(copy >= 0 && to >= 0);
+	assert_true(dup2(to, STDOUT_FILENO) >= 0);
+	enum status status = text_print(&text, made);
+	assert_true(dup2(copy, STDOUT_FILENO) >= 0);
+	close(copy);
+	close(to);
+	clearerr(stdout);
+	assert_null(text.data);
+	return status;
+}
+
+static void prints(void **unused)
+{
+	(void)unused;
+	char place[] = "/tmp/smelt_text_XXXXXX", read_back[16] = "";
+	int made = mkstemp(place);
+	assert_true(made >= 0);
+	assert_int_equal(printed(place, ST_OK), ST_OK);
+	assert_int_equal(read(made, read_back, sizeof read_back - 1), 4);
+	assert_string_equal(read_back, "made");
+	assert_int_equal(printed(place, ST_MEMORY), ST_MEMORY);
+	struct stat about;
+	assert_int_equal(fstat(made, &about), 0);
+	assert_int_equal(about.st_size, 0);
+	close(made);
+	unlink(place);
+	assert_int_equal(printed("/dev/full", ST_OK), ST_DISK);
+	assert_non_null(strstr(status_message(), "standard output cannot be written"));
+}
+
 static void exit_codes(void **unused)
 {
 	(void)unused;
@@ -220,6 +260,7 @@ int main(void)
 		cmocka_unit_test(starts_and_ends),
 		cmocka_unit_test(sentences),
 		cmocka_unit_test(sentence_is_per_thread),
+		cmocka_unit_test(prints),
 		cmocka_unit_test(exit_codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
