@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,17 @@ static enum status tree_check(const char *name, const cJSON *root)
 	return ST_OK;
 }
 
+/* Every parse writes cJSON's global_error (which nothing here reads: `end` is the call's own) and calls localeconv, whose result is one for
+ * the process. Of cJSON's calls only this one does. */
+static cJSON *parse_alone(const char *text, size_t count, const char **end)
+{
+	static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+	MUST(pthread_mutex_lock(&turn) == 0);
+	cJSON *root = cJSON_ParseWithLengthOpts(text, count, end, false);
+	MUST(pthread_mutex_unlock(&turn) == 0);
+	return root;
+}
+
 enum status json_parse(const char *name, const void *text, size_t count, struct json **json)
 {
 	const char *bytes = text;
@@ -128,7 +140,7 @@ enum status json_parse(const char *name, const void *text, size_t count, struct 
 	if (count == 0)
 		return FAIL(ST_DATA, "%s: empty, expected JSON", name);
 	const char *end = NULL;
-	cJSON *root = cJSON_ParseWithLengthOpts(bytes, count, &end, false);
+	cJSON *root = parse_alone(bytes, count, &end);
 	if (root == NULL)
 		return fail_at(name, bytes, end >= bytes && end <= bytes + count ? (size_t)(end - bytes) : 0, "is not JSON");
 	enum status status = ST_OK;

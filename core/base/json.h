@@ -2,7 +2,8 @@
  *
  * Reading: json_parse checks the whole text first (valid UTF-8, no zero byte, bounded depth, no key twice in one object), so what
  * it hands out is a tree that can be walked without further care. Writing: a json_writer appends to a struct text and places
- * commas and brackets by itself. Reading may happen on any one thread at a time; writers are independent of each other. */
+ * commas and brackets by itself. Any number of threads may parse and write at once (inside, cJSON takes one text at a time: it has a
+ * global); a tree may be read by several threads, a writer belongs to one. */
 #pragma once
 
 #include "core/base/status.h"

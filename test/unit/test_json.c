@@ -1,11 +1,15 @@
 /* Goal: what json_parse accepts is a whole, bounded, unambiguous tree, what it refuses says where; what the writer writes reads back
- * as the same. Method: small texts, every cut of a larger one, generated deep and long ones. */
+ * as the same; threads do not disturb each other. Method: small texts, every cut of a larger one, generated deep and long ones. */
 #include "core/base/json.h"
 
 #include <float.h>
+#include <cjson/cJSON.h>
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,6 +223,76 @@ static void numbers_round_trip(void **unused)
 	}
 }
 
+/* --- several threads at once ------------------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, ROUNDS = 300 };
+
+static atomic_int inside;   /* threads that are in cJSON's parser */
+static atomic_int overlaps; /* how often there were two */
+
+/* The parser allocates, and nothing else in json.c does so through cJSON. Others are let in if they can come in. */
+static void *watched_malloc(size_t count)
+{
+	if (atomic_fetch_add(&inside, 1) > 0)
+		atomic_fetch_add(&overlaps, 1);
+	sched_yield();
+	void *bytes = malloc(count);
+	atomic_fetch_sub(&inside, 1);
+	return bytes;
+}
+
+struct reader {
+	pthread_t thread;
+	int number, wrong;
+	char found[200];
+};
+
+static void reader_expect(struct reader *reader, bool right)
+{
+	if (!right && reader->wrong++ == 0)
+		snprintf(reader->found, sizeof reader->found, "%s", status_message());
+}
+
+/* A good text of its own, then one that is broken at a place of its own. No cmocka: that belongs to the first thread. */
+static void *read_texts(void *context)
+{
+	struct reader *reader = context;
+	for (int round = 0; round < ROUNDS; round++) {
+		char text[100], wanted[100], name[20];
+		int mine = reader->number * ROUNDS + round, before = 1 + mine % 37;
+		struct json *root = NULL;
+		snprintf(name, sizeof name, "file %d", reader->number);
+		int count = snprintf(text, sizeof text, "{\"mine\": %d.5, \"list\": [\"%d\", true]}", mine, mine);
+		reader_expect(reader, json_parse(name, text, (size_t)count, &root) == ST_OK && json_number(json_member(root, "mine")) == mine + 0.5 &&
+			atoi(json_string(json_first(json_member(root, "list")))) == mine);
+		json_free(root);
+		root = NULL;
+		count = snprintf(text, sizeof text, "{\"mine\": [%d,%*s?]}", mine % 10, before, "");
+		snprintf(wanted, sizeof wanted, "%s: line 1, byte %d: is not JSON", name, 13 + before);
+		reader_expect(reader, json_parse(name, text, (size_t)count, &root) == ST_DATA && root == NULL && strcmp(status_message(), wanted) == 0);
+	}
+	return NULL;
+}
+
+static void parsed_by_several_threads(void **unused)
+{
+	(void)unused;
+	struct reader readers[THREADS] = {0};
+	cJSON_Hooks watched = {watched_malloc, free};
+	cJSON_InitHooks(&watched);
+	for (int i = 0; i < THREADS; i++) {
+		readers[i].number = i;
+		assert_int_equal(pthread_create(&readers[i].thread, NULL, read_texts, &readers[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(readers[i].thread, NULL);
+	cJSON_InitHooks(NULL);
+	for (int i = 0; i < THREADS; i++)
+		if (readers[i].wrong != 0)
+			fail_msg("thread %d: %d wrong, the first says \"%s\"", i, readers[i].wrong, readers[i].found);
+	assert_int_equal(overlaps, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -234,6 +308,7 @@ int main(void)
 		cmocka_unit_test(writer_lines),
 		cmocka_unit_test(writer_full),
 		cmocka_unit_test(numbers_round_trip),
+		cmocka_unit_test(parsed_by_several_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
