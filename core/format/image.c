@@ -148,11 +148,13 @@ static const char *decoder_reason(void)
 
 /* Looks at every table that stb_image can come to. Up to the first scan the segments are walked by their lengths, as it does. From there
  * on it may take up the walk anywhere, so every 0xff 0xc4 counts: in a scan's data a 0xff is followed by no such byte. Nor by 0xd9, the
- * picture's end: without it the file is cut off, and stb_image would fill up with grey. */
+ * picture's end: without it the file is cut off, and stb_image would fill up with grey. Four components are inks; which ones, and that they
+ * are inverted, is in Adobe's segment, and without it stb_image would drop the fourth and take the others for Y Cb Cr. */
 static enum status jpeg_check(const uint8_t *bytes, size_t count, const char *name)
 {
-	enum { TABLES = 0xc4, SCAN = 0xda, END = 0xd9 };
-	bool in_scan = false, ended = false;
+	enum { FRAME = 0xc0, FRAME_LAST = 0xc2, TABLES = 0xc4, SCAN = 0xda, END = 0xd9, ADOBE = 0xee };
+	enum { COMPONENTS_AT = 7, TRANSFORM_AT = 13, CMYK = 0, YCCK = 2 };
+	bool in_scan = false, ended = false, inks = false, inks_known = false;
 	for (size_t at = 2; at + 1 < count;) {
 		unsigned marker = bytes[at + 1];
 		if (bytes[at] != 0xff || marker == 0xff) {
@@ -162,12 +164,20 @@ static enum status jpeg_check(const uint8_t *bytes, size_t count, const char *na
 		at += 2;
 		if (marker == TABLES && !huffman_is_sound(bytes, count, at))
 			return FAIL(ST_DATA, "%s: damaged picture: a Huffman table with more than 256 symbols", name);
+		if (marker >= FRAME && marker <= FRAME_LAST && !in_scan && count - at > COMPONENTS_AT)
+			inks = bytes[at + COMPONENTS_AT] == 4;
+		if (marker == ADOBE && !in_scan && count - at > TRANSFORM_AT && memcmp(bytes + at + 2, "Adobe", 5) == 0)
+			inks_known = bytes[at + TRANSFORM_AT] == CMYK || bytes[at + TRANSFORM_AT] == YCCK;
 		ended = ended || (in_scan && marker == END);
 		in_scan = in_scan || marker == SCAN;
 		if (!in_scan && count - at >= 2)
 			at += (size_t)bytes[at] << 8 | bytes[at + 1];
 	}
-	return ended ? ST_OK : FAIL(ST_DATA, "%s: damaged picture, or cut off: a JPEG file without its end", name);
+	if (!ended)
+		return FAIL(ST_DATA, "%s: damaged picture, or cut off: a JPEG file without its end", name);
+	if (inks && !inks_known)
+		return FAIL(ST_DATA, "%s: a JPEG file of four components that does not say (in an Adobe segment) whether they are CMYK or YCCK; save it as RGB", name);
+	return ST_OK;
 }
 
 /* stb_image takes rows that are not there for black. */

@@ -22,9 +22,10 @@ bool image_sniff(const uint8_t *bytes, size_t count);
  * sentence. */
 enum status image_measure(const uint8_t *bytes, size_t count, const char *name, int *width, int *height);
 
-/* Decodes PNG, JPEG or BMP (grey becomes RGB, transparency is dropped, 16 bits become 8), scales the shorter side to `size` with a
- * triangle filter and takes the centre: torchvision's Resize(size) and CenterCrop(size) of a Pillow picture, to the bit. Writes
- * 3 × size × size bytes to `planes`. A picture is taken as its file stores it, as Pillow's Image.open does: EXIF's orientation does not turn it. ST_DATA as above. */
+/* Decodes PNG, JPEG or BMP (grey, CMYK and YCCK become RGB, transparency is dropped, 16 bits become 8), scales the shorter side to `size`
+ * with a triangle filter and takes the centre: torchvision's Resize(size) and CenterCrop(size) of a Pillow picture, to the bit. Writes
+ * 3 × size × size bytes to `planes`. A picture is taken as its file stores it, as Pillow's Image.open does: EXIF's orientation does not
+ * turn it. ST_DATA as above. */
 enum status image_decode(const uint8_t *bytes, size_t count, const char *name, int size, uint8_t *planes);
 
 /* The same scaling and cropping for 3 planes of height × width. ST_MEMORY. */

@@ -70,9 +70,13 @@ def picture():
     return bytes(out)
 
 
-def jpeg(name):
-    with open(os.path.join(GOLDEN, "pictures", name + ".jpg"), "rb") as file:
+def golden_file(path):
+    with open(os.path.join(GOLDEN, path), "rb") as file:
         return file.read()
+
+
+def jpeg(name):
+    return golden_file(f"pictures/{name}.jpg")
 
 
 @functools.lru_cache(maxsize=None)

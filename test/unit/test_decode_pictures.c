@@ -22,7 +22,7 @@ static void pictures_are_the_image(void **state)
 		bool grey;
 		double levels;
 	} near[] = {{"grey.png", true, 0}, {"grey_16.png", true, 0}, {"grey.jpg", true, 0.5}, {"palette.png", false, 4}, {"baseline.jpg", false, 2},
-		{"progressive.jpg", false, 2}, {"exif.jpg", false, 2}, {"cmyk.jpg", false, 2}};
+		{"progressive.jpg", false, 2}, {"exif.jpg", false, 2}, {"cmyk.jpg", false, 2}, {"ycck.jpg", false, 2}};
 	for (size_t i = 0; i < sizeof near / sizeof *near; i++) {
 		struct text body = file(near[i].name);
 		struct decoded decoded = {0};
@@ -39,11 +39,27 @@ static void pictures_are_the_image(void **state)
 		decoded_free(&decoded);
 		text_free(&body);
 	}
-	struct text body = file("ycck.jpg");
-	struct decoded decoded = {0};
-	assert_int_equal(decode_copy(&usual, "image/jpeg", body.data, body.length, &decoded), HTTP_OK);
-	decoded_free(&decoded);
-	text_free(&body);
+}
+
+/* Four components and nothing that says what they are: with Adobe's segment under another name, or with a transform that is none of theirs. */
+static void inks_unnamed(void **state)
+{
+	(void)state;
+	static const struct {
+		size_t offset;
+		char value;
+	} changes[] = {{0, 'a'}, {11, 1}, {11, 3}};
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+		struct text body = file("cmyk.jpg");
+		struct decoded decoded = {0};
+		char *adobe = body.data;
+		while (memcmp(adobe, "Adobe", 5) != 0)
+			adobe++;
+		adobe[changes[i].offset] = changes[i].value;
+		assert_int_equal(decode_copy(&usual, NULL, body.data, body.length, &decoded), HTTP_BAD_REQUEST);
+		assert_non_null(strstr(status_message(), "four components"));
+		text_free(&body);
+	}
 }
 
 static void exif_does_not_turn(void **state)
@@ -243,6 +259,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pictures_are_the_image),
+		cmocka_unit_test(inks_unnamed),
 		cmocka_unit_test(exif_does_not_turn),
 		cmocka_unit_test(bad_pictures_are_refused),
 		cmocka_unit_test(pictures_of_too_many_pixels_are_refused),

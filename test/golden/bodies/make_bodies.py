@@ -71,6 +71,18 @@ def archive(save, *arrays, **named):
     return undated(file.getvalue())
 
 
+def ycck(rgb):
+    """A JPEG whose inks are Y Cb Cr and black, as Photoshop writes it. Pillow does not: it gets those planes as CMYK (which it inverts), and
+    the Adobe segment is told what they are."""
+    ink = 255 - rgb.astype(float)
+    black = ink.min(-1)
+    inks = 255 * (ink - black[..., None]) / np.maximum(255 - black, 1)[..., None]
+    planes = np.asarray(Image.fromarray(inks.round().astype(np.uint8)).convert("YCbCr"))
+    jpeg = picture(Image.fromarray(np.dstack([255 - planes, black.astype(np.uint8)]), "CMYK"), "JPEG", quality=95)
+    transform = jpeg.index(b"Adobe") + 11
+    return jpeg[:transform] + b"\2" + jpeg[transform + 1 :]
+
+
 def main():
     y, x = np.mgrid[0:32, 0:32]
     planes = np.stack([8 * x, 8 * y, 4 * (x + y)]).astype(np.uint8)
@@ -111,11 +123,8 @@ def main():
     write("baseline.jpg", picture(rgb, "JPEG", quality=95))
     write("progressive.jpg", picture(rgb, "JPEG", quality=95, progressive=True))
     write("grey.jpg", picture(grey, "JPEG", quality=95))
-    cmyk = picture(rgb.convert("CMYK"), "JPEG", quality=95)
-    write("cmyk.jpg", cmyk)
-    # Pillow writes no YCCK: the same data, declared as such in the Adobe segment. A picture, though of other colours.
-    adobe = cmyk.index(b"Adobe")
-    write("ycck.jpg", cmyk[: adobe + 11] + b"\2" + cmyk[adobe + 12 :])
+    write("cmyk.jpg", picture(rgb.convert("CMYK"), "JPEG", quality=95))
+    write("ycck.jpg", ycck(mixed))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     write("exif.jpg", picture(rgb, "JPEG", quality=95, exif=exif))
