@@ -1,8 +1,8 @@
 /* main.c: the program `serve`: words on the command line, the parts in their order, signals, the end.
  *
  * The socket listens first, then the I/O threads answer /ping, then a thread loads the model. The main thread waits for SIGTERM: the
- * state becomes "draining", for a moment requests are still taken, then those that are there are finished and everything is taken down in the
- * reverse order. A second SIGTERM ends the process at once. */
+ * state becomes "draining", for a moment requests are still taken, then those that are there are finished and everything is taken down
+ * in the reverse order. A second SIGTERM ends the process at once. */
 #include "core/base/cpu.h"
 #include "core/base/log.h"
 #include "core/base/opt_ml.h"
@@ -44,12 +44,13 @@ static enum status print_help(void)
 	struct text text = {0};
 	enum status status = text_add(&text,
 		"serve: answers /ping and /invocations for a trained ResNet34 as an Amazon SageMaker endpoint does.\n\n"
-		"The model is in /opt/ml/model: what `train` wrote, or a .safetensors, .pth, .pt or .ckpt file of a torchvision-style ResNet34.\n\n"
+		"The model is in /opt/ml/model: what `train` wrote, or a .safetensors, .pth, .pt or .ckpt file of a torchvision-style\n"
+		"ResNet34.\n\n"
 		"  serve             run (the extra word `serve` is what SageMaker appends)\n"
 		"  serve --help      this text\n"
 		"  serve --version\n\n"
-		"Exit codes: 0 stopped by SIGTERM, 1 internal error, 2 settings or port, 5 this text cannot be written. A model that cannot be loaded does not end the process:\n"
-		"/ping then answers 500 with the reason.\n\n"
+		"Exit codes: 0 stopped by SIGTERM, 1 internal error, 2 settings or port, 5 this text cannot be written.\n"
+		"A model that cannot be loaded does not end the process: /ping then answers 500 with the reason.\n\n"
 		"Settings are environment variables:\n\n");
 	return text_print(&text, status == ST_OK ? options_help(&text) : status);
 }
@@ -217,8 +218,8 @@ static enum status serve(struct server *server, const sigset_t *stop)
 	listen_fd = -1;
 	if (status != ST_OK)
 		goto done;
-	log_info("listening port=%lld threads=%u io_threads=%u page=%s", (long long)server->options.port, threads_count(server->threads), io_threads,
-		server->page ? "on" : "off");
+	log_info("listening port=%lld threads=%u io_threads=%u page=%s", (long long)server->options.port,
+		threads_count(server->threads), io_threads, server->page ? "on" : "off");
 	if (server->options.multi_model) {
 		state_set(&server->state, STATE_READY, NULL);
 	} else {

@@ -8,15 +8,9 @@
  * (what is computed; the share of the peak is of these), "usual" as if padding were computed with too. Times are the minimum and
  * median of the repeats; compare numbers of one run only. */
 #include "core/backend/cpu/cpu_backend.h"
-#include "core/base/log.h"
 #include "core/base/random.h"
 #include "test/bench/measure.h"
 #include "train/step.h"
-
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { CLASSES = 100, SIZE = 32 };
 static const double SECONDS_A_CASE = 0.25;
@@ -175,65 +169,21 @@ static void bench_steps(struct subject *subject, double peak)
 	}
 }
 
+static void run_stem(const struct bench *bench, enum cpu cpu, enum stem stem, double peak)
+{
+	/* Plain C takes a minute a step with the 3×3 stem. */
+	int batch = cpu == CPU_GENERIC && stem == STEM_CIFAR && bench->batch > 32 ? 32 : bench->batch;
+	struct subject subject = {0};
+	subject_open(&subject, stem, batch, bench->threads);
+	run_evaluation(&subject);
+	if (!bench->flagged)
+		bench_layers(&subject, peak);
+	bench_steps(&subject, peak);
+	subject_close(&subject);
+}
+
 int main(int argc, char **argv)
 {
-	const char *only_cpu = NULL, *only_stem = NULL;
-	int batch = 128;
-	unsigned threads_wanted = 0;
-	bool steps_only = false;
-	for (int i = 1; i < argc; i++) {
-		const char *value = i + 1 < argc ? argv[i + 1] : "";
-		if (strcmp(argv[i], "--steps-only") == 0) {
-			steps_only = true;
-			continue;
-		}
-		if (strcmp(argv[i], "--cpu") == 0)
-			only_cpu = value;
-		else if (strcmp(argv[i], "--stem") == 0)
-			only_stem = value;
-		else if (strcmp(argv[i], "--batch") == 0)
-			batch = atoi(value);
-		else if (strcmp(argv[i], "--threads") == 0)
-			threads_wanted = (unsigned)atoi(value);
-		else {
-			log_error("unknown argument %s: see the first lines of bench_layers.c", argv[i]);
-			return 2;
-		}
-		i++;
-	}
-	struct threads *threads;
-	if (threads_open(threads_wanted, &threads) != ST_OK) {
-		log_error("%s", status_message());
-		return 1;
-	}
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	printf("%s, %u threads\n", cpu_model(), threads_count(threads));
-	for (int c = CPU_GENERIC; c <= CPU_AVX512; c++) {
-		enum cpu cpu = (enum cpu)c;
-		if (only_cpu != NULL && strcmp(only_cpu, cpu_word(cpu)) != 0)
-			continue;
-		if (cpu > cpu_detect()) {
-			printf("%s: skipped, this machine lacks %s\n", cpu_word(cpu), cpu_needs(cpu));
-			continue;
-		}
-		setenv("SMELT_CPU", cpu_word(cpu), 1);
-		double peak = peak_measure(threads, cpu);
-		printf("\n%s: peak %.1f GFLOP/s\n", cpu_word(cpu), peak);
-		for (int s = 0; s < 2; s++) {
-			enum stem stem = (enum stem)s;
-			if (only_stem != NULL && strcmp(only_stem, stem_name(stem)) != 0)
-				continue;
-			/* Plain C takes a minute a step with the 3×3 stem. */
-			int images = cpu == CPU_GENERIC && stem == STEM_CIFAR && batch > 32 ? 32 : batch;
-			struct subject subject = {0};
-			subject_open(&subject, stem, images, threads);
-			run_evaluation(&subject);
-			if (!steps_only)
-				bench_layers(&subject, peak);
-			bench_steps(&subject, peak);
-			subject_close(&subject);
-		}
-	}
-	threads_close(threads);
-	return 0;
+	struct bench bench = {.source = "bench_layers.c", .flag = "--steps-only", .run = run_stem, .batch = 128, .batch_max = 4096};
+	return bench_main(&bench, argc, argv);
 }

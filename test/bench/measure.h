@@ -1,11 +1,16 @@
-/* measure.h: what the benches share: how long something takes, and the machine's own peak of fp32 multiply-adds. */
+/* measure.h: what the benches share: how long something takes, the machine's own peak of fp32 multiply-adds, and the way from the command
+ * line to each instruction set and stem. */
 #pragma once
 
 #include "core/base/cpu.h"
+#include "core/base/log.h"
 #include "core/base/threads.h"
+#include "core/model/resnet.h"
 
 #include <immintrin.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { REPEATS_MAX = 50 };
@@ -88,4 +93,75 @@ static inline double peak_measure(struct threads *threads, enum cpu cpu)
 		best = sum > best ? sum : best;
 	}
 	return best;
+}
+
+/* --- a bench -------------------------------------------------------------------------------------------------------- */
+
+struct bench {
+	const char *source;                         /* whose first lines are the help */
+	const char *flag;                           /* a word without a value that it knows, or NULL */
+	void (*run)(const struct bench *bench, enum cpu cpu, enum stem stem, double peak);
+	int batch, batch_max;                       /* of --batch; before: what it is without */
+	bool flagged;
+	struct threads *threads;
+	const char *only_cpu, *only_stem;
+};
+
+static inline bool bench_understand(struct bench *bench, int count, char **words, unsigned *threads)
+{
+	for (int i = 1; i < count; i++) {
+		const char *word = words[i], *value = i + 1 < count ? words[i + 1] : "";
+		if (bench->flag != NULL && strcmp(word, bench->flag) == 0) {
+			bench->flagged = true;
+			continue;
+		}
+		if (strcmp(word, "--cpu") == 0)
+			bench->only_cpu = value;
+		else if (strcmp(word, "--stem") == 0)
+			bench->only_stem = value;
+		else if (strcmp(word, "--batch") == 0 && atoi(value) >= 1 && atoi(value) <= bench->batch_max)
+			bench->batch = atoi(value);
+		else if (strcmp(word, "--threads") == 0)
+			*threads = (unsigned)atoi(value);
+		else if (strcmp(word, "--batch") == 0) {
+			log_error("--batch %s: from 1 to %d", value, bench->batch_max);
+			return false;
+		} else {
+			log_error("unknown argument %s: see the first lines of %s", word, bench->source);
+			return false;
+		}
+		i++;
+	}
+	return true;
+}
+
+/* Runs the bench for each instruction set that the machine has and each stem, but for those that the command line leaves out. */
+static inline int bench_main(struct bench *bench, int count, char **words)
+{
+	unsigned threads = 0;
+	if (!bench_understand(bench, count, words, &threads))
+		return 2;
+	if (threads_open(threads, &bench->threads) != ST_OK) {
+		log_error("%s", status_message());
+		return 1;
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("%s, %u threads\n", cpu_model(), threads_count(bench->threads));
+	for (int c = CPU_GENERIC; c <= CPU_AVX512; c++) {
+		enum cpu cpu = (enum cpu)c;
+		if (bench->only_cpu != NULL && strcmp(bench->only_cpu, cpu_word(cpu)) != 0)
+			continue;
+		if (cpu > cpu_detect()) {
+			printf("%s: skipped, this machine lacks %s\n", cpu_word(cpu), cpu_needs(cpu));
+			continue;
+		}
+		setenv("SMELT_CPU", cpu_word(cpu), 1);
+		double peak = peak_measure(bench->threads, cpu);
+		printf("\n%s: peak %.1f GFLOP/s\n", cpu_word(cpu), peak);
+		for (int s = 0; s < 2; s++)
+			if (bench->only_stem == NULL || strcmp(bench->only_stem, stem_name((enum stem)s)) == 0)
+				bench->run(bench, cpu, (enum stem)s, peak);
+	}
+	threads_close(bench->threads);
+	return 0;
 }

@@ -1,5 +1,5 @@
-"""serve for a long time (contract tests 117, 134 in full): ten minutes of mixed requests without growth, and 100 000 mutated ones under
-AddressSanitizer. Environment: SMELT_SOAK_SECONDS (600), SMELT_MUTATIONS (100000)."""
+"""serve for a long time (contract tests 117, 119, 134 in full): ten minutes of mixed requests without growth, a connection that nobody uses
+for 65 s, and 100 000 mutated requests under AddressSanitizer. Environment: SMELT_SOAK_SECONDS (600), SMELT_MUTATIONS (100000)."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import serve_bodies as bodies
 import serve_mutations
 import smelt_serve
-from smelt_serve import ROOT, Server, expect, main, test
+from smelt_serve import ROOT, Server, expect, expect_scores, main, test
 
 NPY = "application/x-npy"
 
@@ -60,6 +60,15 @@ def soak():
         print(f"soak: {count} requests in {seconds * 9 / 10:.0f} s; descriptors {descriptors} -> {server.descriptors()}, resident {memory >> 10} -> {server.memory() >> 10} KB")
         expect(server.descriptors() <= descriptors + 2, f"{server.descriptors()} descriptors, {descriptors} before")
         expect(server.memory() - memory < 4 << 20, f"resident memory grew from {memory} to {server.memory()} bytes")
+
+
+@test(119, "kept-alive connections that were idle for 65 s are used again, as the platform does; both kinds of request")
+def idle():
+    with Server() as server, server.connect() as pings, server.connect() as invocations:
+        for seconds in (0, 65):
+            time.sleep(seconds)
+            expect_scores(invocations.request("POST", "/invocations", bodies.npy_u8(0), server.headers(NPY, NPY)).read(), 0)
+            pings.request("GET", "/ping").read().ok()
 
 
 @test(134, "100 000 mutated requests under AddressSanitizer")
