@@ -56,6 +56,18 @@ struct images {
 	int size;
 };
 
+/* How a backend reaches the other ranks, when several train one network. Functions may be called on the training thread only, by all ranks in
+ * the same order; a failure is final. */
+struct reduction {
+	int rank, world;
+	size_t bucket_bytes; /* gradients are handed over in pieces of about this size */
+	void *context;
+	/* Sums values over all ranks meanwhile; they must stay untouched until finish. */
+	enum status (*start)(void *context, float *values, size_t count);
+	enum status (*finish)(void *context);
+	enum status (*sum)(void *context, double *values, size_t count); /* blocking: statistics of synchronised batch norm */
+};
+
 struct backend_config {
 	const struct network *network;
 	const struct params_layout *layout;

@@ -1,0 +1,61 @@
+/* frame.h: messages on a stream socket of the control channel.
+ *
+ * On the wire, all little-endian: u32 bytes of the payload, u8 type, u8 scope, u16 zero, u32 member, u64 number, payload. A stream
+ * reads and writes without blocking; what cannot be sent yet is kept, up to a bound. */
+#pragma once
+
+#include "core/base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* name, meaning of member and number, payload */
+#define FRAME_LIST(X) \
+	X(FRAME_HELLO)   /* rendezvous: a parent introduces itself: see rendezvous.c. From a rank to its parent: here I am */ \
+	X(FRAME_WELCOME) /* rendezvous: the first host's parent tells who is who */ \
+	X(FRAME_REFUSED) /* rendezvous: the sentence why not */ \
+	X(FRAME_BEAT)    /* I am alive; number: boundaries passed */ \
+	X(FRAME_GATHER)  /* up: member's contribution to gather `number`. Down: all contributions, each u32 length and bytes */ \
+	X(FRAME_WISH)    /* up: please stop; number 2: at once */ \
+	X(FRAME_HOLD)    /* down: wait at your next boundary, and tell how many you passed */ \
+	X(FRAME_HELD)    /* up: number: boundaries passed */ \
+	X(FRAME_STOP)    /* down: stop after boundary `number` */ \
+	X(FRAME_HURRY)   /* down: a second signal came */ \
+	X(FRAME_ABORT)   /* both ways: member of scope failed (payload: the sentence); number: an enum status */ \
+	X(FRAME_DONE)    /* up: this parent's ranks ended well; down: all did */
+
+enum frame_type {
+#define X(name) name,
+	FRAME_LIST(X)
+#undef X
+	FRAME_TYPES
+};
+
+struct frame {
+	enum frame_type type;
+	uint8_t scope;       /* enum control_scope */
+	uint32_t member;
+	uint64_t number;
+	const uint8_t *bytes; /* not owned */
+	size_t count;
+};
+
+struct frame_stream; /* a socket with what was read and what is to be sent */
+
+/* Takes fd (made non-blocking). payload_bytes_max: of a frame that is taken. ST_MEMORY. */
+enum status frame_stream_open(int fd, size_t payload_bytes_max, struct frame_stream **stream);
+void frame_stream_close(struct frame_stream *stream); /* accepts NULL; closes fd */
+int frame_stream_fd(const struct frame_stream *stream);
+/* Raises or lowers the bound, once the other side is known. */
+void frame_stream_limit(struct frame_stream *stream, size_t payload_bytes_max);
+
+/* Reads what is there. ST_DEVICE: the other side closed, the connection broke, or what came is no frame (too long, unknown type). */
+enum status frame_stream_read(struct frame_stream *stream);
+/* The next whole frame that was read; false: none. Its bytes are valid until the next frame_stream_read. */
+bool frame_stream_next(struct frame_stream *stream, struct frame *frame);
+/* Queues a frame and sends what can be sent. ST_DEVICE: the connection broke, or the other side does not read (the queue is full); ST_MEMORY. */
+enum status frame_stream_send(struct frame_stream *stream, const struct frame *frame);
+enum status frame_stream_flush(struct frame_stream *stream);
+/* Something is queued: wait for POLLOUT too. */
+bool frame_stream_pending(const struct frame_stream *stream);
