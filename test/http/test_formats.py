@@ -169,12 +169,7 @@ def json_refused():
 @test(138, "CSV: one line, many, with and without the last newline, CRLF, whole numbers and floats")
 def csv_forms():
     line = bodies.csv(0)
-    for what, body in {"a line": line, "with newline": line + b"\n", "CRLF": line + b"\r\n", "a blank last line": line + b"\n\n", "spaces": line.replace(b",", b", "),
-                       "quoted": b",".join(b'"%s"' % v for v in line.split(b","))}.items():
-        if what == "quoted":
-            answer = shared().invoke(body, "text/csv", NPY)
-            expect(answer.status == 400 or answer.body == reference(), f"{what}: {answer}")
-            continue
+    for what, body in {"a line": line, "with newline": line + b"\n", "CRLF": line + b"\r\n", "a blank last line": line + b"\n\n", "spaces": line.replace(b",", b", ")}.items():
         same_bits(body, "text/csv", what)
     scored(bodies.csv(2, 0, 1) + b"\n", "text/csv", 2, 0, 1, what="three lines")
     scored(bodies.csv(2, 0).replace(b"\n", b"\r\n"), "text/csv", 2, 0, what="two lines, CRLF")
@@ -182,7 +177,7 @@ def csv_forms():
     scored(",".join(f"{v:.8e}" for v in normalized(0)).encode(), "text/csv", 0, what="floats with exponents")
     message = shared().invoke(line + b"\n" + line[line.index(b",") + 1:], "text/csv").refused(400, "3071", "3072").json()["error"]["message"]
     expect_match(r"line 2\b", message, "which line")
-    for body in (b"a,b,c", line.replace(b",", b";"), line + b",5", line[:-1] + b",", b",".join([b"nan"] * VALUES), b"\n\n", line.replace(b",", b",x", 1), b",".join([b"1e999"] * VALUES)):
+    for body in (b"a,b,c", b",".join(b'"%s"' % v for v in line.split(b",")), line.replace(b",", b";"), line + b",5", line[:-1] + b",", b",".join([b"nan"] * VALUES), b"\n\n", line.replace(b",", b",x", 1), b",".join([b"1e999"] * VALUES)):
         shared().invoke(body, "text/csv").refused(400)
 
 
@@ -299,7 +294,7 @@ def sniffed():
 @test(142, "parameters, case and spaces of Content-Type; charset utf-16 is 415")
 def content_types():
     line = bodies.csv(0)
-    for type in ("text/csv; charset=utf-8", "TEXT/CSV", "text/csv;charset=UTF-8", 'text/csv; charset="utf-8"', " text/csv ", "text/csv ; charset = utf-8"[:9] + "; header=absent",
+    for type in ("text/csv; charset=utf-8", "TEXT/CSV", "text/csv;charset=UTF-8", 'text/csv; charset="utf-8"', " text/csv ", "text/csv ; header=absent",
                  "Text/Csv;charset=us-ascii"):
         same_bits(line, type, type)
     same_bits(json.dumps(list(pixels(0))).encode(), "application/json; charset=utf-8", "JSON with a charset")

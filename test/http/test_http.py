@@ -14,10 +14,10 @@ ONE = bodies.npy_u8(0)
 
 
 @once
-def alone(n):
-    """The answer to golden image n when nobody else asks."""
+def alone(count):
+    """The answers to the first golden images when nobody else asks."""
     with Server(env={"SMELT_THREADS": "1"}) as server:
-        return [server.invoke(bodies.npy_u8(n), NPY, NPY).ok().body for n in range(n)]
+        return [server.invoke(bodies.npy_u8(n), NPY, NPY).ok().body for n in range(count)]
 
 
 def head(*lines):
@@ -115,11 +115,8 @@ def smuggling():
     for name, lines in cases.items():
         with server.connect() as connection:
             connection.send(head(f"Content-Type: {NPY}", *lines)).send(b"0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
-            try:
-                answer = connection.read()
-            except Closed:
-                continue
-            expect(answer.status in (400, 413), f"{name}: {answer}")
+            answer = connection.read()
+            expect(answer.status == (413 if "beyond" in name else 400), f"{name}: {answer}")
             expect(connection.closed(), f"{name}: the connection goes on after {answer}")
 
 
@@ -151,7 +148,7 @@ def targets():
         server.get(target).refused(404)
 
 
-@test("122d", "a head over the limit is 431, without memory for it; many small fields are no way around it")
+@test("122d", "a head over the limit is refused or ends the connection; many small fields are no way around it")
 def large_heads():
     server = shared()
     for name, data in (("one field", b"X: " + b"a" * 200000 + b"\r\n"), ("many fields", b"".join(b"X-%d: y\r\n" % i for i in range(20000))),
@@ -227,32 +224,28 @@ def methods():
         expect_equal(server.request(method, "/invocations").refused(405).get("Allow"), "POST", f"Allow for {method}")
     expect_equal(server.request("HEAD", "/invocations").status, 405, "HEAD")
     server.request("POST", "/nowhere", b"x").refused(404)
-    server.get("/favicon.ico")
+    server.get("/favicon.ico").refused(404)
     with server.connect() as connection:  # the body of a refused request is not taken for the next request
         connection.request("POST", "/nowhere", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 1000).read().refused(404)
         try:
-            connection.request("GET", "/ping").read().ok()
+            connection.request("GET", "/elsewhere").read().refused(404, "elsewhere")
         except (Closed, OSError):
             pass
 
 
-@test("125b", "Content-Encoding: gzip and deflate are read or refused with 415; others are 415")
+@test("125b", "Content-Encoding: gzip is read, within the limit of bodies; others are 415")
 def content_encoding():
     import gzip
     server = shared()
     for word, data in (("gzip", gzip.compress(ONE)), ("GZIP", gzip.compress(ONE)), ("identity", ONE)):
-        answer = server.request("POST", "/invocations", data, server.headers(NPY) + [("Content-Encoding", word)])
-        if answer.status != 415 or word == "identity":
-            expect_scores(answer, 0)
-    for word in ("br", "zstd", "gzip, gzip", "x"):
+        expect_scores(server.request("POST", "/invocations", data, server.headers(NPY) + [("Content-Encoding", word)]), 0)
+    for word in ("deflate", "br", "zstd", "gzip, gzip", "x"):
         server.request("POST", "/invocations", ONE, server.headers(NPY) + [("Content-Encoding", word)]).refused(415)
     bomb = gzip.compress(b"\0" * (200 << 20), 9)
     before = server.memory("VmHWM")
-    answer = server.request("POST", "/invocations", bomb, server.headers(NPY) + [("Content-Encoding", "gzip")])
-    expect(answer.status in (413, 415), f"a gzip bomb: {answer}")
+    server.request("POST", "/invocations", bomb, server.headers(NPY) + [("Content-Encoding", "gzip")]).refused(413)
     expect(SANITIZER or server.memory("VmHWM") - before < 64 << 20, "memory for a gzip bomb")
-    answer = server.request("POST", "/invocations", gzip.compress(ONE)[:-20], server.headers(NPY) + [("Content-Encoding", "gzip")])
-    expect(answer.status in (400, 415), f"a truncated gzip: {answer}")
+    server.request("POST", "/invocations", gzip.compress(ONE)[:-20], server.headers(NPY) + [("Content-Encoding", "gzip")]).refused(400)
 
 
 @test(126, "slow clients: heads and bodies that do not go on are ended by a timeout, and nobody else waits for them")
@@ -277,7 +270,8 @@ def slow_loris():
             try:
                 dripping.send("a")
                 dripping.socket.settimeout(0.1)
-                ended = dripping.socket.recv(4096) == b"" or True
+                dripping.socket.recv(4096)  # a refusal or the end
+                ended = True
             except socket.timeout:
                 pass
             except OSError:
