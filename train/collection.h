@@ -26,6 +26,7 @@ enum collection_kind {
 #define X(kind, text) kind,
 	COLLECTION_KIND_LIST(X)
 #undef X
+	COLLECTION_KINDS
 };
 
 const char *collection_kind_text(enum collection_kind kind);
@@ -50,6 +51,8 @@ struct collection {
 	struct image_list sets[SETS];
 	struct cifar_names folders; /* COLLECTION_FOLDERS: the classes; labels are indices into it */
 	struct cifar_names names;   /* what a file of names said, or empty */
+	int numbers; /* COLLECTION_NUMBERED: other hosts have labels below this; 0: there are none */
+	bool may_be_empty; /* other hosts have the images then */
 	size_t last_class; /* where the search for a folder's name starts */
 	bool (*stopped)(void);
 };

@@ -43,8 +43,12 @@ static enum status channels_read(const struct dataset_request *request, struct g
 	const struct channel *train, *validation = channels_of(request->channels, CHANNEL_VALIDATION);
 	const struct channel *test = channels_of(request->channels, CHANNEL_TEST);
 	TRY(channels_require(request->channels, CHANNEL_TRAIN, &train));
+	gathered->train.may_be_empty = train->sharded && request->agree != NULL;
+	gathered->validation.may_be_empty = validation != NULL && validation->sharded && request->agree != NULL;
 	TRY(channel_read(train, SET_TRAIN, &gathered->train));
-	if (gathered->train.sets[SET_TRAIN].count == 0)
+	if (request->agree != NULL)
+		TRY(request->agree(request->context, train->sharded, &gathered->train));
+	if (gathered->train.sets[SET_TRAIN].count == 0 && !gathered->train.may_be_empty)
 		return FAIL(ST_DATA, "channel %s: %s: only images that call themselves test or validation, none to train with", train->name, train->path);
 	if (validation != NULL)
 		TRY(channel_read(validation, SET_VALIDATION, &gathered->validation));
@@ -79,10 +83,13 @@ static enum status classes_count(const struct dataset_request *request, const st
 		for (size_t i = 0; i < images->count; i++)
 			if (images->labels[i] >= found)
 				found = images->labels[i] + 1;
+		if (found < train->numbers)
+			found = train->numbers;
 		if (found < request->classes)
 			found = request->classes;
 		break;
 	case COLLECTION_EMPTY:
+	case COLLECTION_KINDS:
 		break;
 	}
 	if (request->classes != 0 && request->classes != found)
@@ -146,15 +153,14 @@ static enum status names_make(const struct collection *train, struct dataset *da
 	return names_check_distinct(dataset->class_names, dataset->classes);
 }
 
-/* Every class needs an image to learn from; with shards, another host may have it. */
-static enum status classes_check(const struct dataset *dataset, const struct image_list *train)
+void images_count_classes(const struct images *images, uint64_t *counts)
 {
-	enum status status = ST_OK;
-	size_t *counts = calloc((size_t)dataset->classes, sizeof *counts);
-	if (counts == NULL)
-		return FAIL(ST_MEMORY, "no memory for %d classes", dataset->classes);
-	for (size_t i = 0; i < train->count; i++)
-		counts[train->labels[i]]++;
+	for (size_t i = 0; i < images->count; i++)
+		counts[images->labels[i]]++;
+}
+
+enum status dataset_check_classes(const struct dataset *dataset, const uint64_t *counts, const char *where)
+{
 	int missing = 0, first = 0;
 	for (int k = dataset->classes; k-- > 0;)
 		if (counts[k] == 0) {
@@ -162,8 +168,20 @@ static enum status classes_check(const struct dataset *dataset, const struct ima
 			first = k;
 		}
 	if (missing > 0)
-		status = FAIL(ST_DATA, "%d of %d classes have no training image, the first is %d (%s); each class needs at least one", missing, dataset->classes,
-			first, dataset->class_names[first]);
+		return FAIL(ST_DATA, "%d of %d classes have no training image%s, the first is %d (%s); each class needs at least one", missing, dataset->classes,
+			where, first, dataset->class_names[first]);
+	return ST_OK;
+}
+
+/* Every class needs an image to learn from. */
+static enum status classes_check(const struct dataset *dataset, const struct image_list *train)
+{
+	const struct images images = {.labels = train->labels, .count = train->count};
+	uint64_t *counts = calloc((size_t)dataset->classes, sizeof *counts);
+	if (counts == NULL)
+		return FAIL(ST_MEMORY, "no memory for %d classes", dataset->classes);
+	images_count_classes(&images, counts);
+	enum status status = dataset_check_classes(dataset, counts, "");
 	free(counts);
 	return status;
 }
@@ -172,6 +190,8 @@ static enum status classes_check(const struct dataset *dataset, const struct ima
 static enum status labels_match(const struct collection *train, const struct channel *channel, int classes, const struct collection *other,
 	struct image_list *images)
 {
+	if (other->kind == COLLECTION_EMPTY)
+		return ST_OK;
 	if (other->kind != train->kind)
 		return FAIL(ST_DATA, "channel %s: %s, but the training channel holds %s", channel->name, collection_kind_text(other->kind),
 			collection_kind_text(train->kind));
@@ -192,6 +212,13 @@ static enum status labels_match(const struct collection *train, const struct cha
 
 /* --- which images serve what ----------------------------------------------------------------------------------------- */
 
+static enum status split(const struct dataset_request *request, struct image_list lists[SETS], int classes, double share)
+{
+	if (lists[SET_TRAIN].count == 0) /* a shard without images */
+		return ST_OK;
+	return split_take(&lists[SET_TRAIN], &lists[SET_VALIDATION], request->image_size, classes, share, request->seed);
+}
+
 static enum status sets_choose(const struct dataset_request *request, struct gathered *gathered, struct dataset *dataset, struct image_list lists[SETS])
 {
 	struct collection *train = &gathered->train;
@@ -205,17 +232,20 @@ static enum status sets_choose(const struct dataset_request *request, struct gat
 		test = only_list(&gathered->test, SET_TEST);
 		TRY(labels_match(train, test_channel, dataset->classes, &gathered->test, test));
 	}
+	const bool train_sharded = channels_of(request->channels, CHANNEL_TRAIN)->sharded;
 	dataset->validation_source = "none";
+	dataset->validation_sharded = train_sharded;
 	if (validation_channel != NULL) {
 		struct image_list *validation = only_list(&gathered->validation, SET_VALIDATION);
 		TRY(labels_match(train, validation_channel, dataset->classes, &gathered->validation, validation));
 		list_move(validation, &lists[SET_VALIDATION]);
 		dataset->validation_source = "validation channel";
+		dataset->validation_sharded = validation_channel->sharded;
 	} else if (train->sets[SET_VALIDATION].count > 0) {
 		list_move(&train->sets[SET_VALIDATION], &lists[SET_VALIDATION]);
 		dataset->validation_source = "validation folder of the training channel";
 	} else if (request->validation_split > 0) {
-		TRY(split_take(&lists[SET_TRAIN], &lists[SET_VALIDATION], request->image_size, dataset->classes, request->validation_split, request->seed));
+		TRY(split(request, lists, dataset->classes, request->validation_split));
 		dataset->validation_source = "split of the training images";
 	} else if (train->sets[SET_TEST].count > 0) {
 		list_move(&train->sets[SET_TEST], &lists[SET_VALIDATION]);
@@ -223,8 +253,9 @@ static enum status sets_choose(const struct dataset_request *request, struct gat
 	} else if (test_channel != NULL) {
 		list_move(test, &lists[SET_VALIDATION]);
 		dataset->validation_source = "test channel";
+		dataset->validation_sharded = test_channel->sharded;
 	} else if (request->validation_split_default > 0) {
-		TRY(split_take(&lists[SET_TRAIN], &lists[SET_VALIDATION], request->image_size, dataset->classes, request->validation_split_default, request->seed));
+		TRY(split(request, lists, dataset->classes, request->validation_split_default));
 		dataset->validation_source = "split of the training images";
 	}
 	list_move(test, &lists[SET_TEST]);
@@ -245,6 +276,11 @@ static uint64_t fingerprint_take(const struct images *train, const struct images
 		labels = crc32_z(labels, (const Bytef *)set->labels, set->count * sizeof *set->labels);
 	}
 	return (uint64_t)pixels << 32 | labels;
+}
+
+uint64_t images_fingerprint(const struct images *images)
+{
+	return fingerprint_take(images, &(const struct images){.size = images->size});
 }
 
 /* The data set owns the memory from here on. */

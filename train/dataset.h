@@ -11,6 +11,7 @@
 #include "core/backend/backend.h"
 #include "core/base/status.h"
 #include "train/channels.h"
+#include "train/collection.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,10 @@ struct dataset_request {
 	double validation_split_default; /* the same, only when there is nothing else to validate with; 0: then there is none */
 	uint64_t seed;           /* of both splits */
 	bool (*stopped)(void);   /* asked often while reading; may be NULL */
+	/* Called when the training channel has been read: gives the collection the kind and classes of all hosts together (shards.h). A sharded
+	 * channel may then be empty here. NULL: this is the only host. */
+	enum status (*agree)(void *context, bool sharded, struct collection *train);
+	void *context;
 };
 
 struct dataset {
@@ -34,6 +39,7 @@ struct dataset {
 	char **class_names;       /* `classes` of them, distinct, UTF-8 */
 	uint64_t fingerprint;     /* of train and validation: pixels and labels in order, whatever they were packed in */
 	bool sharded;             /* this host has a part of the training images; others have the rest */
+	bool validation_sharded;  /* likewise */
 	const char *kind;         /* "CIFAR-100", "CIFAR-10", "folders of pictures", "numbered pictures" */
 	const char *validation_source; /* "validation channel", "split of the training images", …, "none" */
 };
@@ -50,6 +56,13 @@ struct dataset {
  * one name, different data sets mixed, classes that the training set lacks. ST_SETTINGS when num_classes or validation_split cannot
  * be met. Any thread, one call at a time. */
 enum status dataset_load(const struct dataset_request *request, struct dataset *dataset);
+
+/* Of pixels and labels in order. */
+uint64_t images_fingerprint(const struct images *images);
+/* Adds to counts[k] how many of the images are of class k. */
+void images_count_classes(const struct images *images, uint64_t *counts);
+/* ST_DATA, naming the first, when classes have no image: counts[k] == 0. `where` ends the statement: "" or " on any host". */
+enum status dataset_check_classes(const struct dataset *dataset, const uint64_t *counts, const char *where);
 
 /* Releases everything. Accepts {0}. */
 void dataset_free(struct dataset *dataset);

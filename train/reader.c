@@ -337,7 +337,7 @@ static enum status fifo_read(const struct channel *channel, enum set own, struct
 enum status channel_read(const struct channel *channel, enum set own, struct collection *collection)
 {
 	enum status status = channel->pipe ? fifo_read(channel, own, collection) : directory_read(channel, own, collection);
-	if (status == ST_OK && collection->kind == COLLECTION_EMPTY)
+	if (status == ST_OK && collection->kind == COLLECTION_EMPTY && !collection->may_be_empty)
 		status = FAIL(ST_DATA, "%s%s: no image in it; expected CIFAR files, folders of pictures, RecordIO, or an archive of them", channel->path,
 			channel->pipe ? "_0" : "");
 	if (status == ST_OK)

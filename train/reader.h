@@ -8,5 +8,5 @@
 #include "train/collection.h"
 
 /* Adds everything in `channel` to `collection`, which was opened; images whose file does not say what they are for go to `own`.
- * Finishes the collection. ST_DATA, with the channel's name and the path, when something is wrong or there is no image; ST_STOPPED. */
+ * Finishes the collection. ST_DATA, with the channel's name and the path, when something is wrong or there is no image (unless it may be empty); ST_STOPPED. */
 enum status channel_read(const struct channel *channel, enum set own, struct collection *collection);
