@@ -50,7 +50,7 @@ CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
 # Objects in the order data passes through them. A new file in a room is found by itself.
-CORE := $(wildcard core/base/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c \
+CORE := $(wildcard core/base/*.c core/comm/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c \
 	core/engine/*.c)
 TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/report/*.c))
 SERVE := $(filter-out serve/main.c,$(wildcard serve/*.c serve/decode/*.c))
