@@ -9,6 +9,7 @@
 #include "core/base/log.h"
 #include "core/base/text.h"
 #include "core/base/version.h"
+#include "train/words.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,19 +44,14 @@ enum { CRASHES = sizeof crash_signals / sizeof crash_signals[0] };
 
 static struct {
 	int fd; /* of the reserved file; -1: none */
-	char path[PATH_BYTES], reserve[PATH_BYTES], host[300];
-	char crash[CRASHES][FAILURE_BYTES_MAX + 1];
-} state = {.fd = -1};
+	int pipe; /* in a rank: to the parent, in place of the file; -1: none */
+	char path[PATH_BYTES], reserve[PATH_BYTES];
+	struct { /* in one piece: a pipe takes it whole */
+		char mark[sizeof WORDS_CRASH_MARK - 1], text[FAILURE_BYTES_MAX + 1];
+	} crash[CRASHES];
+} state = {.fd = -1, .pipe = -1};
 
 static char crash_stack[STACK_BYTES];
-
-/* "host: sentence", cut to what is shown. */
-static void compose(const char *sentence, char text[FAILURE_BYTES_MAX + 1])
-{
-	char raw[2 * FAILURE_BYTES_MAX];
-	snprintf(raw, sizeof raw, "%s%s%s", state.host, state.host[0] != '\0' ? ": " : "", sentence);
-	text_printable(raw, text, FAILURE_BYTES_MAX + 1);
-}
 
 /* write(2) until done. Safe in a signal handler. */
 static int write_whole(int fd, const char *bytes, size_t count)
@@ -114,12 +110,16 @@ static void on_crash(int number)
 	while (atomic_flag_test_and_set(&taken))
 		pause(); /* another thread crashed first and is about to end us all */
 	for (int i = 0; i < CRASHES; i++) {
-		char *text = state.crash[i];
+		char *text = state.crash[i].text;
 		if (crash_signals[i] != number)
 			continue;
 		if (number == SIGABRT && must_message()[0] != '\0') { /* MUST knows more */
-			size_t start = state.host[0] != '\0' ? strlen(state.host) + 2 : 0, length = strlen(must_message());
-			memcpy(text + start, must_message(), length < FAILURE_BYTES_MAX - start ? length + 1 : FAILURE_BYTES_MAX - start);
+			size_t length = strlen(must_message());
+			memcpy(text, must_message(), length < FAILURE_BYTES_MAX ? length + 1 : FAILURE_BYTES_MAX);
+		}
+		if (state.pipe >= 0) { /* the parent tells it, on stderr too */
+			write_whole(state.pipe, (const char *)&state.crash[i], sizeof state.crash[i].mark + strlen(text));
+			break;
 		}
 		write_whole(STDERR_FILENO, text, strlen(text));
 		write_whole(STDERR_FILENO, "\n", 1);
@@ -141,7 +141,8 @@ static enum status crash_install(void)
 		snprintf(sentence, sizeof sentence,
 			"%s: a fault of smelt %s (%s), not of your settings or data; please report it with the log's last lines",
 			crash_meanings[i], smelt_version(), smelt_commit());
-		compose(sentence, state.crash[i]);
+		memcpy(state.crash[i].mark, WORDS_CRASH_MARK, sizeof state.crash[i].mark);
+		text_printable(sentence, state.crash[i].text, sizeof state.crash[i].text);
 	}
 	/* A stack of its own, so that a stack overflow of the main thread can be told as well. */
 	stack_t stack = {.ss_sp = crash_stack, .ss_size = sizeof crash_stack};
@@ -174,7 +175,7 @@ static enum status reserve(void)
 	return ST_OK;
 }
 
-enum status failure_open(const char *path, const char *host)
+enum status failure_open(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	int directory = slash != NULL ? (int)(slash - path) + 1 : 0;
@@ -183,7 +184,6 @@ enum status failure_open(const char *path, const char *host)
 		return FAIL(ST_SETTINGS, "path of the failure file has %zu characters, at most %zu fit", strlen(path), PATH_BYTES - sizeof RESERVE_NAME - 1);
 	strcpy(state.path, path);
 	snprintf(state.reserve, sizeof state.reserve, "%.*s%s", directory, path, RESERVE_NAME);
-	snprintf(state.host, sizeof state.host, "%s", host != NULL ? host : "");
 	TRY(crash_install());
 	if (slash != NULL && slash != path) {
 		char parent[PATH_BYTES];
@@ -193,10 +193,20 @@ enum status failure_open(const char *path, const char *host)
 	return reserve();
 }
 
+enum status failure_to_pipe(int fd)
+{
+	if (state.fd >= 0)
+		close(state.fd);
+	state.fd = -1;
+	state.path[0] = state.reserve[0] = '\0';
+	state.pipe = fd;
+	return crash_install();
+}
+
 void failure_write(const char *sentence)
 {
 	char text[FAILURE_BYTES_MAX + 1];
-	compose(sentence[0] != '\0' ? sentence : "the run failed without a sentence", text);
+	text_printable(sentence[0] != '\0' ? sentence : "the run failed without a sentence", text, sizeof text);
 	log_error("%s", text);
 	if (state.path[0] != '\0' && publish(text) != 0)
 		log_error("%s: could not be written: %s", state.path, strerror(errno));

@@ -127,7 +127,7 @@ int main(int count, char **words)
 	if (status == ST_OK)
 		status = opt_ml_open(&opt_ml);
 	if (status == ST_OK)
-		status = failure_open(opt_ml.failure, NULL);
+		status = failure_open(opt_ml.failure);
 	if (status == ST_OK)
 		status = opt_ml_make(&opt_ml);
 	if (status == ST_OK)

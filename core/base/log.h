@@ -16,6 +16,11 @@ void log_level_set(enum log_level level);
  * as at start: nothing. `bytes` must stay valid until the next call. */
 void log_erase_set(const char *bytes);
 
+/* What every line of this process begins with ("[algo-2 rank 3] "), at most LOG_PREFIX_BYTES_MAX bytes; NULL, as at start: nothing.
+ * `prefix` must stay valid until the next call. */
+#define LOG_PREFIX_BYTES_MAX 300
+void log_prefix_set(const char *prefix);
+
 /* A line "warning: …" (LOG_INFO lines carry no word in front). */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE /* unshare */
 #include "train/failure.h"
 #include "train/stop.h"
+#include "train/words.h"
 
 #include "core/base/text.h"
 #include "test/unit/base_dir.h"
@@ -101,9 +102,9 @@ static void nothing_else_left(void)
 	assert_int_equal(system(command), 0);
 }
 
-static void open_it(const char *host)
+static void open_it(void)
 {
-	if (failure_open(opt_ml.failure, host) != ST_OK)
+	if (failure_open(opt_ml.failure) != ST_OK)
 		_exit(99);
 }
 
@@ -111,7 +112,7 @@ static void open_it(const char *host)
 
 static void body_good(void)
 {
-	open_it("");
+	open_it();
 	failure_close();
 	failure_close();
 }
@@ -127,7 +128,7 @@ static void good_run_leaves_nothing(void **unused)
 
 static void body_fail(void)
 {
-	open_it(NULL);
+	open_it();
 	failure_write("lr=\"-1\": must be a number from 0 to 100");
 }
 
@@ -145,23 +146,10 @@ static void sentence_arrives(void **unused)
 	assert_int_equal(about.st_mode & 0777, 0644);
 }
 
-static void body_host(void)
-{
-	open_it("host algo-2 (rank 1)");
-	failure_write("peer lost");
-}
-
-static void host_is_named(void **unused)
-{
-	(void)unused;
-	assert_int_equal(child(body_host), 0);
-	assert_string_equal(left(), "host algo-2 (rank 1): peer lost");
-}
-
 static void body_long(void)
 {
 	char text[5000];
-	open_it("h");
+	open_it();
 	strcpy(text, "a\x1b[31m\n\xFF");
 	for (size_t used = strlen(text); used < sizeof text - 2; used += 2)
 		memcpy(text + used, "ü", 3);
@@ -172,7 +160,7 @@ static void long_text_is_cut(void **unused)
 {
 	(void)unused;
 	assert_int_equal(child(body_long), 0);
-	assert_int_equal(strncmp(left(), "h: a?[31m ?üüü", strlen("h: a?[31m ?üüü")), 0);
+	assert_int_equal(strncmp(left(), "a?[31m ?üüü", strlen("a?[31m ?üüü")), 0);
 	assert_in_range(strlen(left()), FAILURE_BYTES_MAX - 1, FAILURE_BYTES_MAX);
 }
 
@@ -194,7 +182,7 @@ static void body_full(void)
 {
 	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("none", opt_ml.output, "tmpfs", 0, "size=64k") != 0)
 		_exit(77);
-	open_it("");
+	open_it();
 	char path[256], block[4096] = {1};
 	snprintf(path, sizeof path, "%s/filler", opt_ml.output);
 	int fd = open(path, O_WRONLY | O_CREAT, 0600);
@@ -235,7 +223,7 @@ static void body_no_space_at_start(void)
 	if (stop_install() != ST_OK)
 		_exit(99);
 	limit_files();
-	if (failure_open(opt_ml.failure, "") != ST_DISK)
+	if (failure_open(opt_ml.failure) != ST_DISK)
 		_exit(97);
 	failure_write(status_message());
 }
@@ -255,7 +243,7 @@ static void body_new_directory(void)
 {
 	char path[128];
 	snprintf(path, sizeof path, "%s/new/output/failure", base);
-	if (failure_open(path, "") != ST_OK)
+	if (failure_open(path) != ST_OK)
 		_exit(97);
 	failure_write("first");
 	uint8_t *bytes;
@@ -274,7 +262,7 @@ static void body_no_directory(void)
 {
 	char path[128];
 	snprintf(path, sizeof path, "%s/file/failure", base);
-	if (failure_open(path, "") != ST_DISK)
+	if (failure_open(path) != ST_DISK)
 		_exit(97);
 	failure_write(status_message());
 }
@@ -305,7 +293,7 @@ static void without_opening(void **unused)
 	char path[5000];
 	memset(path, 'x', sizeof path);
 	path[sizeof path - 1] = '\0';
-	assert_int_equal(failure_open(path, ""), ST_SETTINGS);
+	assert_int_equal(failure_open(path), ST_SETTINGS);
 }
 
 /* --- crashes ---------------------------------------------------------------------------------------------------------- */
@@ -314,7 +302,7 @@ static int crash_number;
 
 static void body_crash(void)
 {
-	open_it("host algo-1 (rank 0)");
+	open_it();
 	raise(crash_number);
 }
 
@@ -330,7 +318,7 @@ static void crashes(void **unused)
 		int status = child(body_crash);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == all[i].number);
 		char start[64];
-		snprintf(start, sizeof start, "host algo-1 (rank 0): killed by %s (", all[i].name);
+		snprintf(start, sizeof start, "killed by %s (", all[i].name);
 		assert_non_null(left());
 		assert_int_equal(strncmp(left(), start, strlen(start)), 0);
 		assert_non_null(strstr(said, start));
@@ -341,7 +329,7 @@ static void crashes(void **unused)
 
 static void body_must(void)
 {
-	open_it("h");
+	open_it();
 	int tensors = 3;
 	MUST(tensors == 4);
 }
@@ -352,7 +340,7 @@ static void broken_promise(void **unused)
 	int status = child(body_must);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 	assert_non_null(left());
-	assert_int_equal(strncmp(left(), "h: test/unit/test_failure.c:", 28), 0);
+	assert_int_equal(strncmp(left(), "test/unit/test_failure.c:", 25), 0);
 	assert_non_null(strstr(left(), "broken promise: tensors == 4"));
 }
 
@@ -365,7 +353,7 @@ static int deeper(volatile char *above)
 
 static void body_overflow(void)
 {
-	open_it("");
+	open_it();
 	volatile char top[1] = {0};
 	_exit(deeper(top) == 1);
 }
@@ -390,7 +378,7 @@ static void *thread_crash(void *unused)
 static void body_threads(void)
 {
 	pthread_t threads[4];
-	open_it("");
+	open_it();
 	for (int i = 0; i < 4; i++)
 		pthread_create(&threads[i], NULL, thread_crash, NULL);
 	for (int i = 0; i < 4; i++)
@@ -412,7 +400,7 @@ static void crashes_together(void **unused)
 
 static void body_closed_crash(void)
 {
-	open_it("");
+	open_it();
 	failure_close();
 	raise(SIGSEGV);
 }
@@ -425,13 +413,121 @@ static void crash_after_the_end(void **unused)
 	assert_null(left());
 }
 
-/* --- being asked to stop ---------------------------------------------------------------------------------------------- */
+/* --- a rank, whose parent writes the file --------------------------------------------------------------------------------- */
+
+static void (*rank_body)(int fd);
 
 static void check(bool condition, int code)
 {
 	if (!condition)
 		_exit(code);
 }
+
+/* A parent with its failure file open, and a rank of it that runs rank_body; the parent tells what the rank said. */
+static void body_rank(void)
+{
+	int fds[2], status;
+	open_it();
+	check(pipe(fds) == 0, 90);
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(fds[0]);
+		rank_body(fds[1]);
+		_exit(0);
+	}
+	close(fds[1]);
+	struct words words = {.count = 0};
+	check(!words_read(&words, fds[0]), 91);
+	check(waitpid(pid, &status, 0) == pid, 92);
+	check(WIFSIGNALED(status) == words_crashed(&words), 93);
+	if (!words_said(&words))
+		failure_write("not a word");
+	else {
+		char text[2 * FAILURE_BYTES_MAX];
+		snprintf(text, sizeof text, "%s%s: %s", words_secondary(&words) ? "secondary " : "", status_name(words_status(&words)), words_sentence(&words));
+		failure_write(text);
+	}
+}
+
+static void rank_crash(int fd)
+{
+	check(failure_to_pipe(fd) == ST_OK, 80);
+	raise(crash_number);
+}
+
+static void rank_must(int fd)
+{
+	check(failure_to_pipe(fd) == ST_OK, 80);
+	int tensors = 3;
+	MUST(tensors == 4);
+}
+
+static void rank_fail(int fd)
+{
+	words_write(fd, ST_DATA, false, "train.bin is short");
+}
+
+static void rank_follow(int fd)
+{
+	words_write(fd, ST_DEVICE, true, "");
+}
+
+static void rank_long(int fd)
+{
+	char text[5000];
+	memset(text, 'x', sizeof text - 1);
+	text[sizeof text - 1] = '\0';
+	words_write(fd, ST_DISK, false, text);
+}
+
+static void rank_mute(int fd)
+{
+	check(write(fd, "E", 1) == 1, 81);
+}
+
+static void rank_strange(int fd)
+{
+	check(write(fd, "E\xFFwhat", 6) == 6, 81);
+}
+
+static const char *rank_left(void (*body)(int fd))
+{
+	rank_body = body;
+	if (file_exists(opt_ml.failure))
+		assert_int_equal(unlink(opt_ml.failure), 0);
+	assert_int_equal(child(body_rank), 0);
+	nothing_else_left();
+	assert_non_null(left());
+	return left();
+}
+
+static void crash_of_a_rank(void **unused)
+{
+	(void)unused;
+	const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+	const char *const names[] = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"};
+	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+		crash_number = numbers[i];
+		char start[64];
+		snprintf(start, sizeof start, "ST_INTERNAL: killed by %s (", names[i]);
+		assert_int_equal(strncmp(rank_left(rank_crash), start, strlen(start)), 0);
+	}
+	const char *promise = "ST_INTERNAL: test/unit/test_failure.c:";
+	assert_int_equal(strncmp(rank_left(rank_must), promise, strlen(promise)), 0);
+}
+
+static void last_words(void **unused)
+{
+	(void)unused;
+	assert_string_equal(rank_left(rank_fail), "ST_DATA: train.bin is short");
+	assert_string_equal(rank_left(rank_follow), "secondary ST_DEVICE: ");
+	assert_int_equal(strncmp(rank_left(rank_long), "ST_DISK: xxxx", 13), 0);
+	assert_int_equal(strlen(left()), FAILURE_BYTES_MAX);
+	assert_string_equal(rank_left(rank_mute), "not a word");
+	assert_string_equal(rank_left(rank_strange), "ST_INTERNAL: what");
+}
+
+/* --- being asked to stop ---------------------------------------------------------------------------------------------- */
 
 static void body_stop(void)
 {
@@ -500,7 +596,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(good_run_leaves_nothing),
 		T(sentence_arrives),
-		T(host_is_named),
+		T(crash_of_a_rank),
+		T(last_words),
 		T(long_text_is_cut),
 		T(first_reason_stays),
 		T(full_disk),

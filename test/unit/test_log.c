@@ -75,6 +75,25 @@ static void streams_and_levels(void **unused)
 	log_level_set(LOG_INFO);
 }
 
+static void prefix_of_a_rank(void **unused)
+{
+	(void)unused;
+	log_prefix_set("[algo-2 rank 3] ");
+	capture(STDOUT_FILENO, speak);
+	assert_string_equal(got, "[algo-2 rank 3] info 2\n");
+	capture(STDERR_FILENO, speak);
+	assert_string_equal(got, "[algo-2 rank 3] warning: warning 3\n[algo-2 rank 3] error: error 4\n");
+	char endless[LOG_PREFIX_BYTES_MAX + 100];
+	memset(endless, 'h', sizeof endless - 1);
+	endless[sizeof endless - 1] = '\0';
+	log_prefix_set(endless);
+	capture(STDOUT_FILENO, speak);
+	assert_int_equal(strlen(got), LOG_PREFIX_BYTES_MAX + strlen("info 2\n"));
+	log_prefix_set(NULL);
+	capture(STDOUT_FILENO, speak);
+	assert_string_equal(got, "info 2\n");
+}
+
 static void speak_dirt(void)
 {
 	log_info("%s", "a\nb\rc\td\x1b[2J\xFF\xC3 é");
@@ -183,6 +202,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_and_levels),
+		cmocka_unit_test(prefix_of_a_rank),
 		cmocka_unit_test(lines_are_clean),
 		cmocka_unit_test(lines_are_bounded),
 		cmocka_unit_test(lines_do_not_mix),
