@@ -34,7 +34,10 @@ struct control {
 	struct member member;
 	bool closing;
 	bool lost;               /* the socket is of no use any more */
+	void (*on_abort)(void *context);
+	void *abort_context;
 	bool abort_due;          /* on_abort is to be called */
+	bool abort_running;
 	int64_t ran_us;          /* how long the thread has watched, without stalls */
 	int64_t gather_us;       /* ran_us when the open gather began; negative: it began after the last look */
 	bool gather_late;        /* LATE was sent */
@@ -187,6 +190,19 @@ static void exchange_frames(struct control *control)
 		take_frames(control);
 }
 
+/* Without the lock: it may ask us things. */
+static void call_on_abort(struct control *control)
+{
+	void (*on_abort)(void *context) = control->on_abort, *abort_context = control->abort_context;
+	control->abort_due = false;
+	control->abort_running = true;
+	pthread_mutex_unlock(&control->lock);
+	on_abort(abort_context);
+	pthread_mutex_lock(&control->lock);
+	control->abort_running = false;
+	pthread_cond_broadcast(&control->changed);
+}
+
 static void *run(void *context)
 {
 	struct control *control = context;
@@ -196,13 +212,8 @@ static void *run(void *context)
 		int64_t now_us = clock_us();
 		control->ran_us += now_us - last_us < STALL_US ? now_us - last_us : STALL_US;
 		last_us = now_us;
-		if (control->abort_due) {
-			control->abort_due = false;
-			pthread_mutex_unlock(&control->lock);
-			if (control->config.on_abort != NULL)
-				control->config.on_abort(control->config.context);
-			pthread_mutex_lock(&control->lock);
-		}
+		if (control->abort_due && control->on_abort != NULL)
+			call_on_abort(control);
 		if (control->closing && end_us == INT64_MAX)
 			end_us = now_us + FAREWELL_US;
 		if (control->closing && (control->lost || !frame_stream_pending(control->stream) || now_us >= end_us))
@@ -272,6 +283,17 @@ enum status control_open(const struct control_config *config, struct control **c
 	frame_stream_close(made->stream);
 	free(made);
 	return status;
+}
+
+void control_on_abort(struct control *control, void (*abort)(void *context), void *context)
+{
+	pthread_mutex_lock(&control->lock);
+	while (control->abort_running)
+		pthread_cond_wait(&control->changed, &control->lock);
+	control->on_abort = abort;
+	control->abort_context = context;
+	wake(control);
+	pthread_mutex_unlock(&control->lock);
 }
 
 void control_close(struct control *control)

@@ -26,16 +26,16 @@ struct control_config {
 	enum control_scope scope;
 	int member, members;      /* host's or rank's number, and how many there are */
 	int64_t gather_timeout_us; /* how long the slowest member may let the others wait; time in which this process did not run does not count */
-	/* Called once on the channel's thread when the training is aborted or the parent is gone: wakes whoever waits for a peer elsewhere. May be
-	 * NULL. May call control_check and the like, not control_gather or control_close. */
-	void (*on_abort)(void *context);
-	void *context;
 };
 
 struct control;
 
 /* Takes the socket in any case. ST_MEMORY; ST_DEVICE when the parent is gone already. */
 enum status control_open(const struct control_config *config, struct control **control);
+/* From now on abort(context) is called, once and on the channel's thread, when the training is aborted or the parent is gone (at once if it is already): it
+ * wakes whoever waits for a peer elsewhere. It may call control_check and the like, not control_gather or control_close. NULL: none any more; when
+ * this returns, none is running. */
+void control_on_abort(struct control *control, void (*abort)(void *context), void *context);
 /* Says good-bye: this member passes no more boundaries. Whether it leaves because all is well, its parent tells. Accepts NULL. */
 void control_close(struct control *control);
 
