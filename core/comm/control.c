@@ -33,7 +33,8 @@ struct control {
 	pthread_cond_t changed;  /* member, or what a gather waits for */
 	struct member member;
 	bool closing;
-	bool lost;               /* the socket is of no use any more */
+	bool mute;               /* nothing can be sent any more; what the parent said before it left is still to be read */
+	bool lost;               /* nor read */
 	void (*on_abort)(void *context);
 	void *abort_context;
 	bool abort_due;          /* on_abort is to be called */
@@ -70,24 +71,22 @@ static void aborted(struct control *control)
 	wake(control);
 }
 
-/* The parent cannot be spoken to any more. */
-static void lose(struct control *control)
+static void lose(struct control *control, const char *why)
 {
 	char sentence[STATUS_MESSAGE_BYTES_MAX];
-	snprintf(sentence, sizeof sentence, "the parent process of this host cannot be heard any more: %s", status_message());
-	control->lost = true;
+	snprintf(sentence, sizeof sentence, "the parent process of this host cannot be heard any more: %s", why);
+	control->mute = control->lost = true;
 	if (member_abort(&control->member, sentence))
 		aborted(control);
 }
 
 static void say(struct control *control, const struct frame *frame)
 {
-	if (control->lost)
+	if (control->mute)
 		return;
-	if (frame_stream_send(control->stream, frame) != ST_OK)
-		lose(control);
-	else if (frame_stream_pending(control->stream))
-		wake(control); /* for the thread to wait until it can be sent */
+	control->mute = frame_stream_send(control->stream, frame) != ST_OK;
+	if (control->mute || frame_stream_pending(control->stream))
+		wake(control); /* for the thread to see to it */
 }
 
 static void say_plain(struct control *control, enum frame_type type, uint64_t number)
@@ -124,14 +123,14 @@ static void take_frames(struct control *control)
 			keep_gathered(control, &frame);
 	}
 	if (status != ST_OK)
-		lose(control);
+		lose(control, status_message());
 	pthread_cond_broadcast(&control->changed);
 }
 
 /* Tells the hub when the open gather takes too long, and gives up when there is no answer. */
 static void watch_gather(struct control *control)
 {
-	if (!control->member.gathering || control->lost)
+	if (!control->member.gathering || control->mute)
 		return;
 	if (control->gather_us < 0)
 		control->gather_us = control->ran_us;
@@ -182,12 +181,14 @@ static bool wait_ready(struct control *control, int64_t wait_us)
 	return ready > 0 && fds[1].revents != 0 && !control->lost;
 }
 
+/* Reads to the last frame before it gives up a parent that takes nothing any more. */
 static void exchange_frames(struct control *control)
 {
-	if (frame_stream_flush(control->stream) != ST_OK)
-		lose(control);
-	else
-		take_frames(control);
+	if (!control->mute)
+		control->mute = frame_stream_flush(control->stream) != ST_OK;
+	take_frames(control);
+	if (control->mute && !control->lost)
+		lose(control, "nothing can be sent to it");
 }
 
 /* Without the lock: it may ask us things. */
@@ -216,14 +217,14 @@ static void *run(void *context)
 			call_on_abort(control);
 		if (control->closing && end_us == INT64_MAX)
 			end_us = now_us + FAREWELL_US;
-		if (control->closing && (control->lost || !frame_stream_pending(control->stream) || now_us >= end_us))
+		if (control->closing && (control->mute || !frame_stream_pending(control->stream) || now_us >= end_us))
 			break;
 		if (now_us >= beat_us) {
 			say_plain(control, FRAME_BEAT, control->member.passed);
 			beat_us = now_us + BEAT_US;
 		}
 		watch_gather(control);
-		if (wait_ready(control, rest_us(control, beat_us - now_us)))
+		if ((control->mute && !control->lost) || wait_ready(control, rest_us(control, beat_us - now_us)))
 			exchange_frames(control);
 	}
 	pthread_mutex_unlock(&control->lock);
@@ -268,7 +269,9 @@ enum status control_open(const struct control_config *config, struct control **c
 	pthread_mutex_init(&made->lock, NULL);
 	pthread_mutex_lock(&made->lock);
 	say_plain(made, FRAME_HELLO, 0);
-	enum status status = made->lost ? member_check(&made->member) : ST_OK;
+	if (made->mute)
+		exchange_frames(made);
+	enum status status = member_check(&made->member);
 	int error = status == ST_OK ? start_thread(made) : 0;
 	pthread_mutex_unlock(&made->lock);
 	if (error != 0)
@@ -292,6 +295,7 @@ void control_on_abort(struct control *control, void (*abort)(void *context), voi
 		pthread_cond_wait(&control->changed, &control->lock);
 	control->on_abort = abort;
 	control->abort_context = context;
+	control->abort_due = control->member.aborted;
 	wake(control);
 	pthread_mutex_unlock(&control->lock);
 }

@@ -66,7 +66,7 @@ enum status frame_stream_read(struct frame_stream *stream);
 /* The next whole frame that was read; false: none. Its bytes are valid until the next frame_stream_read. */
 bool frame_stream_next(struct frame_stream *stream, struct frame *frame);
 /* Queues a frame and sends what can be sent. ST_DEVICE: the connection broke, or the other side does not read (the queue is full);
- * ST_MEMORY. */
+ * ST_MEMORY. Who cannot be sent to may have said something before it left (a HELD, an abort): read until that fails too. */
 enum status frame_stream_send(struct frame_stream *stream, const struct frame *frame);
 enum status frame_stream_flush(struct frame_stream *stream);
 /* Something is queued: wait for POLLOUT too. */
