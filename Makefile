@@ -13,7 +13,7 @@ VARIANT ?= release
 
 # The one list of what a bare Debian 12 needs.
 PACKAGES_BUILD := gcc g++ make pkg-config libcjson-dev libarchive-dev libpthreadpool-dev libprotobuf-c-dev protobuf-c-compiler libstb-dev zlib1g-dev \
-	libmicrohttpd-dev
+	libmicrohttpd-dev libgloo-dev
 PACKAGES_TEST := libcmocka-dev clang-14 libclang-rt-14-dev python3
 
 VERSION := 0.1.0
@@ -28,9 +28,13 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wdouble-promotion -
 # A message cut to its bound is meant; a path cut is checked where it is made.
 GCC_WARNINGS := -Wno-format-truncation
 CFLAGS := -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fstack-protector-strong -fPIE
+# C++ is for what has no C interface (Gloo), one file each; it is compiled with C's flags but those that only C has.
+CXX := g++
+CXX_WARNINGS = $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS)) -Wmissing-declarations -Wnon-virtual-dtor -Woverloaded-virtual
 CPPFLAGS := -D_POSIX_C_SOURCE=200809L -D_FORTIFY_SOURCE=2 -I. -I$(B)/gen -isystem /usr/include/stb
 LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
-LDLIBS := -lmicrohttpd -larchive -lcjson -lprotobuf-c -lpthreadpool -lz -lm -lpthread
+# A program depends on those that it uses (--as-needed): train on Gloo, serve not.
+LDLIBS := -lmicrohttpd -larchive -lcjson -lprotobuf-c -lpthreadpool -lgloo -lstdc++ -lz -lm -lpthread
 
 ifeq ($(VARIANT),asan)
 CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -fno-math-errno -fPIE
@@ -38,9 +42,11 @@ CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 ifeq ($(VARIANT),clang)
 CC := clang-14
+CXX := clang++-14
 endif
 ifeq ($(VARIANT),fuzz)
 CC := clang-14
+CXX := clang++-14
 CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-math-errno -fPIE
 CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
@@ -52,11 +58,12 @@ endif
 # Objects in the order data passes through them. A new file in a room is found by itself.
 CORE := $(wildcard core/base/*.c core/comm/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c \
 	core/engine/*.c)
+CORE_CXX := $(wildcard core/comm/*.cc)
 TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/report/*.c))
 SERVE := $(filter-out serve/main.c,$(wildcard serve/*.c serve/decode/*.c))
 PROTO := $(wildcard train/report/*.proto)
 GENERATED := $(PROTO:%.proto=$(B)/gen/%.pb-c.c)
-OBJECTS := $(CORE:%.c=$(B)/%.o) $(TRAIN:%.c=$(B)/%.o) $(SERVE:%.c=$(B)/%.o) $(GENERATED:%.c=%.o)
+OBJECTS := $(CORE:%.c=$(B)/%.o) $(CORE_CXX:%.cc=$(B)/%.o) $(TRAIN:%.c=$(B)/%.o) $(SERVE:%.c=$(B)/%.o) $(GENERATED:%.c=%.o)
 LIBRARY := $(B)/libsmelt.a
 
 UNIT := $(patsubst test/unit/%.c,$(B)/test/%,$(wildcard test/unit/test_*.c))
@@ -113,6 +120,12 @@ $(B)/core/format/stb.o: CFLAGS += -fno-sanitize=undefined
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
+
+# What a sanitizer asks of types at run time, a library that was built without it cannot answer: no vptr.
+$(B)/%.o: %.cc Makefile
+	@mkdir -p $(@D)
+	$(call RUN,CXX,$<)$(CXX) $(CPPFLAGS) $(patsubst -std=c17,-std=c++17,$(CFLAGS)) $(if $(findstring undefined,$(CFLAGS)),-fno-sanitize=vptr) \
+		$(CXX_WARNINGS) -MMD -MP -c $< -o $@
 
 # The commit is in the program: another one, another object.
 $(B)/core/base/version.o: $(B)/commit-$(COMMIT)

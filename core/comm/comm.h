@@ -1,8 +1,15 @@
 /* comm.h: sums over all ranks, on the CPU (Gloo over TCP).
  *
- * Values lie in this process's memory. A sum has the same bits on every rank, and the same from run to run for one number of ranks: it is
- * formed in the order of ranks, never of arrival. Everything has a deadline; a peer that vanishes gives ST_DEVICE with a sentence that
- * names it where it can be known (control_wait_abort knows more). */
+ * Values lie in this process's memory. A sum has the same bits on every rank, and the same from run to run for one number of ranks: what is
+ * added to what depends on ranks and sizes, never on who came first. All calls are collective: every rank makes the same ones, with the same
+ * counts, in the same order.
+ *
+ * A thread of comm's own does the work in the order in which it was given; another one watches it, so nothing waits for ever: a sum has a
+ * deadline, a broken connection ends it within about a second, and so does an abort of the training (it asks control_check itself; no hook is needed).
+ * Then it and all later calls give ST_DEVICE with a sentence: of the abort, or naming the rank whose connection broke or who is awaited. That rank may itself
+ * be a victim; control_wait_abort knows more. Time in which this whole process stood still (Ctrl-Z) does not count.
+ *
+ * Fork before comm_open, not after. Signals are blocked on comm's threads; SIGPIPE need not be ignored. */
 #pragma once
 
 #include "core/comm/control.h"
@@ -10,39 +17,47 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum comm_type { COMM_FP32, COMM_BF16 }; /* what travels; sums of BF16 round at each hop */
+enum comm_type { COMM_FP32, COMM_BF16 }; /* what travels; sums of BF16 are added in fp32 and rounded to nearest even at each hop */
+
+/* How a sum goes round. BY_SIZE chooses what was measured to be faster; the others are for measuring and testing. */
+enum comm_schedule { COMM_BY_SIZE, COMM_RING, COMM_HALVING };
 
 struct comm_config {
-	struct control *control;  /* lent: addresses travel through gathers */
+	struct control *control;  /* lent until comm_close: addresses travel through one gather, aborts are asked for */
 	int rank, world;          /* world ≥ 2 */
-	const char *address;      /* of this host, as its peers see it: "127.0.0.1" on one host */
+	const char *address;      /* of this host, as its peers see it, in numbers, IPv4 or IPv6: "127.0.0.1" on one host */
 	enum comm_type type;      /* of comm_start */
-	int64_t timeout_us;       /* of one sum */
+	enum comm_schedule schedule;
+	int64_t timeout_us;       /* of one sum or broadcast (how long the slowest rank may let the others wait), and of connecting */
 };
 
 struct comm;
 
-/* Collective: connects every rank with every other. ST_DEVICE, ST_MEMORY. */
+/* Connects every rank with every other. ST_DEVICE, ST_MEMORY. */
 enum status comm_open(const struct comm_config *config, struct comm **comm);
-void comm_close(struct comm *comm); /* accepts NULL */
-/* Ends all waiting, on this rank and (by closing the connections) on its peers: what is under way returns ST_DEVICE. Any thread. */
+/* Ends what is under way. Accepts NULL. */
+void comm_close(struct comm *comm);
+/* Ends all waiting, on this rank and (by closing the connections) on its peers: what is under way returns ST_DEVICE. Returns at once. Any thread. */
 void comm_abort(struct comm *comm);
 
-/* Blocking, in place, collective, all ranks in the same order. */
-enum status comm_sum_floats(struct comm *comm, float *values, size_t count);
+/* In place, blocking; they also wait for what comm_start began. One thread at a time. A count of 0 is fine. */
+enum status comm_sum_floats(struct comm *comm, float *values, size_t count); /* always as fp32 */
 enum status comm_sum_doubles(struct comm *comm, double *values, size_t count);
 enum status comm_broadcast(struct comm *comm, void *bytes, size_t count, int root);
 
-/* Hands values to a thread that sums them in the order given, while the caller computes on; they are neither read nor written until
- * comm_finish, which waits for all and returns the first failure. Same thread for both. */
+/* Hands values to comm's thread, which sums them in the order given while the caller computes on; they are neither read nor written until
+ * comm_finish, which waits for all and returns the first failure. Waits when COMM_STARTED_MAX are under way. Same thread for both, and for the
+ * blocking calls. */
+enum { COMM_STARTED_MAX = 256 };
 enum status comm_start(struct comm *comm, float *values, size_t count);
 enum status comm_finish(struct comm *comm);
 
 /* Since comm_open. */
 struct comm_figures {
-	uint64_t bytes_sent;    /* by this rank, counted from the algorithm */
+	uint64_t bytes_sent;    /* by this rank, payload */
 	uint64_t sums;
-	double sum_seconds;     /* inside sums */
+	double sum_seconds;     /* inside sums, waiting for slower ranks included */
 	double waited_seconds;  /* that comm_finish waited: what was not overlapped */
 };
-void comm_figures(const struct comm *comm, struct comm_figures *figures);
+/* Any thread. */
+void comm_figures(struct comm *comm, struct comm_figures *figures);
