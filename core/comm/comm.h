@@ -33,7 +33,7 @@ struct comm_config {
 
 struct comm;
 
-/* Connects every rank with every other. ST_DEVICE, ST_MEMORY. */
+/* Connects every rank with every other. ST_DEVICE, ST_MEMORY, ST_STOPPED from the gather. */
 enum status comm_open(const struct comm_config *config, struct comm **comm);
 /* Ends what is under way. Accepts NULL. */
 void comm_close(struct comm *comm);

@@ -69,7 +69,7 @@ static inline bool rig_reached(struct board *board, int rank, int stage)
 
 /* --- control.h ------------------------------------------------------------------------------------------------------ */
 
-enum status control_check(const struct control *control)
+enum status control_check(struct control *control)
 {
 	return atomic_load(&control->board->aborted) ? FAIL(ST_DEVICE, "host test: its dog ate the data") : ST_OK;
 }

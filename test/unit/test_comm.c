@@ -123,7 +123,7 @@ static int size_check(struct comm *comm, struct control *control, enum sort sort
 
 static int sums_rank(struct control *control, void *context)
 {
-	static const size_t counts[] = {0, 1, 2, 3, 7, 100, 1023, 65537, 300001, 10000000};
+	static const size_t counts[] = {0, 1, 2, 3, 7, 100, 1023, 65537, 300001, 3000000};
 	struct plan *plan = context;
 	struct comm *comm;
 	HOLD_OK(plan_open(plan, control, &comm));
