@@ -182,7 +182,7 @@ static enum status step_run(struct loop *loop)
 		.ema_decay = ema_decay_at(s->ema_decay, position->step),
 		.first = t->fresh,
 	};
-	TRY(step_train(&t->machine, images, loop->samples, n, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
+	TRY(step_train(&t->machine, images, loop->samples, n, n, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
 	t->fresh = false;
 	position->step++;
 	position->step_in_epoch++;

@@ -6,18 +6,18 @@
 /* A step may take many seconds on a small machine, and a stop must not wait for its end. */
 static enum status stop_check(const struct machine *machine)
 {
-	if (machine->stopped == NULL || !machine->stopped())
+	if (machine->shared || machine->stopped == NULL || !machine->stopped())
 		return ST_OK;
 	TRY(machine->backend->batch_abandon(machine->state));
 	return ST_STOPPED;
 }
 
-enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
+enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
 	float label_smoothing, bool training, enum which which)
 {
 	const struct backend *backend = machine->backend;
 	struct backend_state *state = machine->state;
-	TRY(backend->batch_begin(state, n, training, which));
+	TRY(backend->batch_begin(state, n, total, training, which));
 	TRY(backend->batch_gather(state, images, samples, label_smoothing));
 	for (int u = 0; u < RESNET_UNITS; u++) {
 		if (training)
@@ -38,6 +38,7 @@ enum status step_backward(const struct machine *machine)
 	const struct network *network = machine->network;
 	bool reached[RESNET_TENSORS] = {false};
 	TRY(backend->head_backward(state));
+	TRY(backend->reduce_start(state, RESNET_UNITS));
 	reached[network->head.x] = true;
 	for (int u = RESNET_UNITS - 1; u >= 0; u--) {
 		const struct unit *unit = &network->units[u];
@@ -51,15 +52,16 @@ enum status step_backward(const struct machine *machine)
 		if (unit->shortcut >= 0)
 			reached[unit->shortcut] = true;
 		TRY(backend->unit_backward(state, u, reached[unit->x], accumulate_shortcut));
+		TRY(backend->reduce_start(state, u));
 		reached[unit->x] = true;
 	}
-	return ST_OK;
+	return backend->reduce_finish(state);
 }
 
-enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n,
+enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
 	float label_smoothing, double gradient_clip_norm, const struct update *update)
 {
-	TRY(step_forward(machine, images, samples, n, label_smoothing, true, WHICH_WEIGHTS));
+	TRY(step_forward(machine, images, samples, n, total, label_smoothing, true, WHICH_WEIGHTS));
 	TRY(step_backward(machine));
 	struct update scaled = *update;
 	if (gradient_clip_norm > 0) {
@@ -74,5 +76,5 @@ enum status step_train(const struct machine *machine, const struct images *image
 
 enum status step_evaluate(const struct machine *machine, const struct images *images, const struct sample *samples, int n, enum which which)
 {
-	return step_forward(machine, images, samples, n, 0, false, which);
+	return step_forward(machine, images, samples, n, n, 0, false, which);
 }

@@ -10,8 +10,8 @@
  * Order of calls of one training step, all on one thread:
  *     batch_begin   batch_gather
  *     unit_forward / pool_forward in table order   head_forward (loss and its gradient)
- *     head_backward   unit_backward / pool_backward in reverse
- *     optimizer_step
+ *     head_backward   unit_backward / pool_backward in reverse, reduce_start after each but the pool
+ *     reduce_finish   optimizer_step
  * and of evaluation: the same without the backward half, with training = false. */
 #pragma once
 
@@ -56,16 +56,17 @@ struct images {
 	int size;
 };
 
-/* How a backend reaches the other ranks, when several train one network. Functions may be called on the training thread only, by all ranks in
- * the same order; a failure is final. */
+/* How a backend reaches the other ranks, when several train one network. It calls these on the training thread only, on all ranks in the same
+ * order with the same counts, and takes for granted that a sum has the same bits on every rank; a failure is final. */
 struct reduction {
 	int rank, world;
-	size_t bucket_bytes; /* gradients are handed over in pieces of about this size */
+	size_t bucket_bytes; /* gradients are handed over in pieces of at least this, but for the last */
 	void *context;
-	/* Sums values over all ranks meanwhile; they must stay untouched until finish. */
+	/* Sums values over all ranks meanwhile, in place; the caller neither reads nor writes them until finish. */
 	enum status (*start)(void *context, float *values, size_t count);
 	enum status (*finish)(void *context);
-	enum status (*sum)(void *context, double *values, size_t count); /* blocking: statistics of synchronised batch norm */
+	/* Blocking, in place. Also between start and finish: synchronised batch norm's backward half does that, once a unit. */
+	enum status (*sum)(void *context, double *values, size_t count);
 };
 
 struct backend_config {
@@ -75,6 +76,8 @@ struct backend_config {
 	struct normalization normalization;
 	enum padding_mode padding;
 	struct threads *threads; /* lent; may be NULL for a device backend */
+	const struct reduction *reduction; /* lent; NULL: alone */
+	bool sync_batch_norm;    /* batch statistics over the batch's images of all ranks, not of each rank's own; alone it changes nothing */
 	bool ema;                /* keep an exponential moving average of weights and running statistics */
 	bool training;           /* false: forward only; gradient memory is not made */
 	/* When training: share of a batch's statistics in the running ones, 0 < share ≤ 1; BatchNorm2d's momentum in PyTorch, 0.1 there. */
@@ -122,19 +125,22 @@ struct backend {
 	enum status (*state_write)(struct backend_state *state, const struct training_state *from);
 	enum status (*snapshot)(struct backend_state *state, struct training_state *to);
 
-	/* Announces the next batch of n images, 1 ≤ n ≤ batch_max. training: batch statistics are used and running ones updated;
-	 * otherwise the running ones of `which` are used. ST_SETTINGS when training on one image whose last map is one pixel: a single
-	 * value has no variance. */
-	enum status (*batch_begin)(struct backend_state *state, int n, bool training, enum which which);
+	/* Announces the next batch: n images here of `total` over all ranks, n ≤ batch_max, n ≤ total. Alone 1 ≤ n; with a reduction n may be 0:
+	 * gradients are then zeros, counters gain nothing. training: batch statistics are used and running ones updated; otherwise the
+	 * running ones of `which` are used and `total` is not. ST_SETTINGS when a batch norm of training has a single value, which has no variance:
+	 * one image (here; in total with sync_batch_norm) whose last map is one pixel. */
+	enum status (*batch_begin)(struct backend_state *state, int n, int total, bool training, enum which which);
 	/* Forgets a training batch begun and not yet updated with: running statistics, their count and the counters are again as they were
-	 * before batch_begin, so that the same batch can be done anew to the same bits. For a stop in the middle of a long step. */
+	 * before batch_begin, so that the same batch can be done anew to the same bits. For a stop in the middle of a long step. With a
+	 * reduction all ranks do it alike, and not between the first reduce_start and reduce_finish. */
 	enum status (*batch_abandon)(struct backend_state *state);
 	/* Fills the image tensor and the targets from samples[0..n). label_smoothing e: target = (1 − e)·onehot + e/classes. */
 	enum status (*batch_gather)(struct backend_state *state, const struct images *images, const struct sample *samples, float label_smoothing);
 
 	enum status (*unit_forward)(struct backend_state *state, int unit);
 	enum status (*pool_forward)(struct backend_state *state);
-	/* Logits, softmax cross-entropy with the soft targets, counters; when training also the logits' gradient of the mean loss. */
+	/* Logits, softmax cross-entropy with the soft targets, counters of the n images; when training also the logits' gradient of (the sum of
+	 * the n losses) / total. */
 	enum status (*head_forward)(struct backend_state *state);
 
 	/* Each takes its output's gradient, writes its parameters' gradients (=, not +=) and its input's gradient: added to what is
@@ -143,6 +149,13 @@ struct backend {
 	enum status (*head_backward)(struct backend_state *state);
 	enum status (*unit_backward)(struct backend_state *state, int unit, bool accumulate, bool accumulate_shortcut);
 	enum status (*pool_backward)(struct backend_state *state, bool accumulate);
+
+	/* Sums over ranks; nothing happens when alone. reduce_start(unit), right after unit_backward(unit) and, with unit = RESNET_UNITS, after
+	 * head_backward: that unit's gradients may be handed over. reduce_finish hands over the rest, waits, and leaves on every rank the same
+	 * bits: gradients are the sums over ranks, that is of the whole batch's mean loss; running statistics are the ranks' own, weighted by
+	 * their images, Σ n/total · updated. */
+	enum status (*reduce_start)(struct backend_state *state, int unit);
+	enum status (*reduce_finish)(struct backend_state *state);
 
 	/* Sum of squares of all gradients (for clipping and the NaN guard). Blocking. */
 	enum status (*gradient_norm_squared)(struct backend_state *state, double *norm_squared);

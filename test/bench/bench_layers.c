@@ -81,8 +81,8 @@ static void run_weight_gradient(void *context)
 {
 	struct subject *subject = context;
 	struct backend_state *state = subject->machine.state;
-	size_t offset = subject->layout.all[subject->layout.unit[subject->unit].weight].offset;
-	convolution_weight_gradient(state, &subject->network.units[subject->unit], state->z[subject->unit], state->gradients + offset);
+	size_t at = state->gradient_at[subject->layout.unit[subject->unit].weight];
+	convolution_weight_gradient(state, &subject->network.units[subject->unit], state->z[subject->unit], state->gradients + at);
 }
 
 static void run_input_gradient(void *context)
@@ -138,7 +138,7 @@ static void bench_layers(struct subject *subject, double peak)
 static void run_step(void *context)
 {
 	struct subject *subject = context;
-	if (step_train(&subject->machine, &subject->images, subject->samples, subject->batch, 0.1f, 0, &subject->update) != ST_OK) {
+	if (step_train(&subject->machine, &subject->images, subject->samples, subject->batch, subject->batch, 0.1f, 0, &subject->update) != ST_OK) {
 		log_error("%s", status_message());
 		exit(1);
 	}

@@ -70,8 +70,8 @@ static void units_check(const struct bed *bed, const char *cpu, int n)
 	runner_open(&it, bed, &backend_cpu, cpu, n, false);
 	assert_int_equal(backend_ref.state_write(ref.machine.state, &start), ST_OK);
 	assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
-	assert_int_equal(step_forward(&ref.machine, &bed->images, bed->samples, n, 0.1f, true, WHICH_WEIGHTS), ST_OK);
-	assert_int_equal(backend_cpu.batch_begin(it.machine.state, n, true, WHICH_WEIGHTS), ST_OK);
+	assert_int_equal(step_forward(&ref.machine, &bed->images, bed->samples, n, n, 0.1f, true, WHICH_WEIGHTS), ST_OK);
+	assert_int_equal(backend_cpu.batch_begin(it.machine.state, n, n, true, WHICH_WEIGHTS), ST_OK);
 	assert_int_equal(backend_cpu.batch_gather(it.machine.state, &bed->images, bed->samples, 0.1f), ST_OK);
 	tensor_check(&it, &ref, bed, 0, false, n, EPSILON, "gathered image");
 
@@ -196,7 +196,7 @@ static void step_run(const struct bed *bed, const struct runner *runner, const s
 	struct backend_state *run = runner->machine.state;
 	assert_int_equal(backend->state_write(run, &step->start), ST_OK);
 	assert_int_equal(backend->counters_reset(run), ST_OK);
-	assert_int_equal(step_train(&runner->machine, &bed->images, bed->samples, step->n, 0.1f, 0, &step->update), ST_OK);
+	assert_int_equal(step_train(&runner->machine, &bed->images, bed->samples, step->n, step->n, 0.1f, 0, &step->update), ST_OK);
 	assert_int_equal(backend->gradient_norm_squared(run, norm_squared), ST_OK);
 	assert_int_equal(backend->snapshot(run, end), ST_OK);
 	assert_int_equal(backend->state_write(run, &step->end), ST_OK);
@@ -302,7 +302,7 @@ static void train(const struct bed *bed, const char *cpu, int n, struct training
 	assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
 	struct update update = first_update;
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(step_train(&it.machine, &bed->images, bed->samples, n - i % 2, 0.1f, 0, &update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed->images, bed->samples, n - i % 2, n - i % 2, 0.1f, 0, &update), ST_OK);
 		update.first = false;
 	}
 	assert_int_equal(backend_cpu.snapshot(it.machine.state, end), ST_OK);
@@ -359,7 +359,7 @@ static void test_postponed_updates_are_exact(void **state)
 		runner_open(&it, &bed, &backend_cpu, cpu_of(state), N, true);
 		assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
 		struct update update = first_update;
-		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, 0.1f, 0, &update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0.1f, 0, &update), ST_OK);
 		update.first = false;
 		for (int j = 1; j < UPDATES; j++) {
 			update.lr = 1e-3f / (float)j;
@@ -398,10 +398,10 @@ static void test_abandoned_batch_leaves_nothing(void **state)
 		runner_open(&it, &bed, &backend_cpu, cpu_of(state), N, true);
 		assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
 		if (i == 1) {
-			assert_int_equal(step_forward(&it.machine, &bed.images, bed.samples + N, N, 0, true, WHICH_WEIGHTS), ST_OK);
+			assert_int_equal(step_forward(&it.machine, &bed.images, bed.samples + N, N, N, 0, true, WHICH_WEIGHTS), ST_OK);
 			assert_int_equal(backend_cpu.batch_abandon(it.machine.state), ST_OK);
 		}
-		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, 0, 0, &first_update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0, 0, &first_update), ST_OK);
 		assert_int_equal(backend_cpu.snapshot(it.machine.state, &ends[i]), ST_OK);
 		assert_int_equal(backend_cpu.counters_read(it.machine.state, &counters[i]), ST_OK);
 		runner_close(&it);
@@ -507,8 +507,8 @@ static void test_refusals(void **state)
 	bed_open(&one, STEM_IMAGENET, 32, 1);
 	struct runner it;
 	runner_open(&it, &one, &backend_cpu, "generic", 1, false);
-	assert_int_equal(backend_cpu.batch_begin(it.machine.state, 1, true, WHICH_WEIGHTS), ST_SETTINGS);
-	assert_int_equal(backend_cpu.batch_begin(it.machine.state, 1, false, WHICH_WEIGHTS), ST_OK);
+	assert_int_equal(backend_cpu.batch_begin(it.machine.state, 1, 1, true, WHICH_WEIGHTS), ST_SETTINGS);
+	assert_int_equal(backend_cpu.batch_begin(it.machine.state, 1, 1, false, WHICH_WEIGHTS), ST_OK);
 	runner_close(&it);
 	backend_cpu.close(NULL);
 	bed_close(&one);

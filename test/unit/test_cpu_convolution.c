@@ -32,6 +32,18 @@ static size_t weight_place(const struct unit *unit, size_t k, size_t c, size_t r
 	return ((k / TILE_CHANNELS * taps + r * (size_t)unit->S + s) * (size_t)unit->C + c) * TILE_CHANNELS + k % TILE_CHANNELS;
 }
 
+/* The same in the gradients, which hold live taps only. */
+static size_t gradient_place(const struct unit *unit, size_t k, size_t c, size_t r, size_t s)
+{
+	size_t before = 0, live = 0;
+	for (size_t tap = 0; tap < (size_t)(unit->R * unit->S); tap++) {
+		bool is_live = unit->x == 0 || unit_tap_uses(unit, (int)tap / unit->S, (int)tap % unit->S) > 0;
+		before += is_live && tap < r * (size_t)unit->S + s;
+		live += is_live;
+	}
+	return ((k / TILE_CHANNELS * live + before) * (size_t)unit->C + c) * TILE_CHANNELS + k % TILE_CHANNELS;
+}
+
 /* The input pixel that tap (r, s) of output (p, q) meets; false in the padding. */
 static bool meets(const struct unit *unit, size_t p, size_t q, size_t r, size_t s, size_t *h, size_t *w)
 {
@@ -100,7 +112,7 @@ static void convolution_check(struct backend_state *state, int index, int sample
 	const struct unit *unit = &state->config.network->units[index];
 	const struct params_layout *layout = state->config.layout;
 	float *x = state->y[unit->x], *dz = state->z[index], *w = state->weights + layout->all[layout->unit[index].weight].offset;
-	float *dw = state->gradients + layout->all[layout->unit[index].weight].offset, *z = state->dy[unit->y], *dx = state->dy[unit->x];
+	float *dw = state->gradients + state->gradient_at[layout->unit[index].weight], *z = state->dy[unit->y], *dx = state->dy[unit->x];
 	size_t count = layout->all[layout->unit[index].weight].count, blocks = state->blocks;
 	tensor_fill(state, unit->x, x, 2021);
 	tensor_fill(state, unit->y, dz, 2022);
@@ -108,14 +120,15 @@ static void convolution_check(struct backend_state *state, int index, int sample
 	uint32_t word = 2023;
 	for (size_t i = 0; i < count; i++)
 		w[i] = uniform(&word);
-	for (int r = 0; r < unit->R; r++) /* dead taps are read nowhere; their gradient is the zero that it was */
+	size_t gradients = state->gradient_at[layout->unit[index].gamma] - state->gradient_at[layout->unit[index].weight];
+	float behind = dw[gradients] = 7;
+	fill(dw, gradients, NAN);
+	for (int r = 0; r < unit->R; r++) /* dead taps are read nowhere, and have no gradient */
 		for (int s = 0; s < unit->S; s++)
 			for (size_t k = 0; k < (size_t)unit->K; k++)
 				for (size_t c = 0; c < (size_t)unit->C; c++) {
-					bool dead = unit_tap_uses(unit, r, s) == 0;
-					if (dead)
+					if (unit_tap_uses(unit, r, s) == 0)
 						w[weight_place(unit, k, c, (size_t)r, (size_t)s)] = NAN;
-					dw[weight_place(unit, k, c, (size_t)r, (size_t)s)] = dead ? 0 : NAN;
 				}
 	struct convolution_case it = {state, unit, x, w, dz};
 
@@ -135,15 +148,17 @@ static void convolution_check(struct backend_state *state, int index, int sample
 		size_t q = last ? (size_t)unit->Q - 1 : below(&stream, unit->Q), h = last ? (size_t)unit->H - 1 : below(&stream, unit->H);
 		size_t u = last ? (size_t)unit->W - 1 : below(&stream, unit->W), r = below(&stream, unit->R), s = below(&stream, unit->S);
 		check_sum(z[place(state, unit->y, n, k, p, q)], forward_sum(&it, n, k, p, q), (double)(unit->C * unit->R * unit->S));
-		check_sum(dw[weight_place(unit, k, c, r, s)], weight_gradient_sum(&it, k, c, r, s), (double)(state->n * (size_t)(unit->P * unit->Q)));
+		if (unit_tap_uses(unit, (int)r, (int)s) > 0)
+			check_sum(dw[gradient_place(unit, k, c, r, s)], weight_gradient_sum(&it, k, c, r, s), (double)(state->n * (size_t)(unit->P * unit->Q)));
 		if (unit->x != 0) {
 			float *to = &dx[place(state, unit->x, n, c, h, u)];
 			check_sum(*to, input_gradient_sum(&it, n, c, h, u), (double)(unit->K * unit->R * unit->S));
 		}
 	}
 	/* Nothing was left out: every output of the batch's images is a number. */
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < gradients; i++)
 		assert_false(isnan(dw[i]));
+	assert_true(dw[gradients] == behind);
 	for (size_t n = 0; n < state->n; n++) {
 		for (size_t i = 0; i < (size_t)(unit->K * unit->P * unit->Q); i++)
 			assert_false(isnan(z[place(state, unit->y, n, i % (size_t)unit->K, i / (size_t)(unit->K * unit->Q), i / (size_t)unit->K % (size_t)unit->Q)]));
@@ -176,7 +191,7 @@ static void convolutions_check(const struct bed *bed, const char *cpu, int n, in
 {
 	struct runner runner;
 	runner_open(&runner, bed, &backend_cpu, cpu, n, false);
-	assert_int_equal(backend_cpu.batch_begin(runner.machine.state, n, false, WHICH_WEIGHTS), ST_OK);
+	assert_int_equal(backend_cpu.batch_begin(runner.machine.state, n, n, false, WHICH_WEIGHTS), ST_OK);
 	for (int u = 0; u < RESNET_UNITS; u++)
 		if (!shape_seen(&bed->network, u))
 			convolution_check(runner.machine.state, u, samples);

@@ -152,7 +152,7 @@ static void check_forward(const struct rig *rig, const struct golden *golden, co
 	double hits[2];
 	rig_samples(rig, 0, true, samples);
 	OK(rig->machine.backend->counters_reset(rig->machine.state));
-	OK(step_forward(&rig->machine, &rig->images, samples, rig->n, 0.1f, true, WHICH_WEIGHTS));
+	OK(step_forward(&rig->machine, &rig->images, samples, rig->n, rig->n, 0.1f, true, WHICH_WEIGHTS));
 	golden_read(golden, "hits", hits, 2);
 	counters_compare(&forward, rig, "loss", golden_number(golden, "loss"), hits[0], hits[1], relative);
 	for (int n = 0; n < rig->n; n++) {
@@ -206,7 +206,7 @@ static void check_ten_steps(const struct rig *rig, const struct golden *golden, 
 		struct counters counters;
 		rig_samples(rig, step, true, samples);
 		OK(rig->machine.backend->counters_reset(rig->machine.state));
-		OK(step_train(&rig->machine, &rig->images, samples, rig->n, 0.1f, 0, &update));
+		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0.1f, 0, &update));
 		OK(rig->machine.backend->counters_read(rig->machine.state, &counters));
 		char name[32];
 		snprintf(name, sizeof name, "loss of step %d", step);
@@ -328,7 +328,7 @@ static void test_overfit(void **state)
 	rig_samples(rig, 0, false, samples);
 	for (int step = 0; step < 40; step++, update.first = false) {
 		OK(variant->backend->counters_reset(rig->machine.state));
-		OK(step_train(&rig->machine, &rig->images, samples, rig->n, 0, 0, &update));
+		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0, 0, &update));
 		OK(variant->backend->counters_read(rig->machine.state, &counters));
 	}
 	print_message("           loss after 40 steps: %.3g\n", counters.loss / counters.images);

@@ -36,7 +36,7 @@ static double loss_of(const struct rig *rig, const struct sample *samples)
 {
 	struct counters counters;
 	OK(ref->counters_reset(rig->machine.state));
-	OK(step_forward(&rig->machine, &rig->images, samples, rig->n, 0.1f, true, WHICH_WEIGHTS));
+	OK(step_forward(&rig->machine, &rig->images, samples, rig->n, rig->n, 0.1f, true, WHICH_WEIGHTS));
 	OK(ref->counters_read(rig->machine.state, &counters));
 	return counters.loss / counters.images;
 }
@@ -194,7 +194,7 @@ static void test_threads_same_bits(void **state)
 		samples_mixed(rigs[i], samples);
 		struct update update = plain_update;
 		for (int step = 0; step < 2; step++, update.first = false)
-			OK(step_train(&rigs[i]->machine, &rigs[i]->images, samples, BATCH, 0.1f, 1.0, &update));
+			OK(step_train(&rigs[i]->machine, &rigs[i]->images, samples, BATCH, BATCH, 0.1f, 1.0, &update));
 	}
 	const struct backend_state *a = rigs[0]->machine.state, *b = rigs[1]->machine.state;
 	size_t weights_bytes = rigs[0]->layout.weights_count * sizeof(double), buffers_bytes = rigs[0]->layout.buffers_count * sizeof(double);
@@ -219,12 +219,12 @@ static void test_abandoned_batch_leaves_nothing(void **state)
 	OK(params_alloc(&out.params, &rig->layout));
 	samples_mixed(rig, samples);
 	OK(ref->counters_reset(s));
-	OK(step_train(&rig->machine, &rig->images, samples, BATCH, 0, 0, &plain_update));
+	OK(step_train(&rig->machine, &rig->images, samples, BATCH, BATCH, 0, 0, &plain_update));
 	size_t bytes = rig->layout.buffers_count * sizeof(double);
 	double *buffers = malloc(bytes);
 	assert_non_null(buffers);
 	memcpy(buffers, s->buffers, bytes);
-	OK(step_forward(&rig->machine, &rig->images, samples, BATCH, 0, true, WHICH_WEIGHTS));
+	OK(step_forward(&rig->machine, &rig->images, samples, BATCH, BATCH, 0, true, WHICH_WEIGHTS));
 	assert_memory_not_equal(buffers, s->buffers, bytes);
 	OK(ref->batch_abandon(s));
 	assert_memory_equal(buffers, s->buffers, bytes);
@@ -247,7 +247,7 @@ static void test_forgotten_call_shows(void **state)
 	float logits[BATCH * CLASSES];
 	double norm_squared;
 	samples_mixed(rig, samples);
-	OK(ref->batch_begin(s, BATCH, true, WHICH_WEIGHTS));
+	OK(ref->batch_begin(s, BATCH, BATCH, true, WHICH_WEIGHTS));
 	OK(ref->batch_gather(s, &rig->images, samples, 0));
 	for (int u = 0; u < RESNET_UNITS; u++) {
 		if (u != 4)
@@ -431,8 +431,8 @@ static void test_refusals(void **state)
 	ref->close(NULL);
 
 	struct rig *rig = rig_open(ref, STEM_IMAGENET, 20, BATCH, CLASSES, false, 0);
-	assert_int_equal(ref->batch_begin(rig->machine.state, 1, true, WHICH_WEIGHTS), ST_SETTINGS);
-	OK(ref->batch_begin(rig->machine.state, 1, false, WHICH_WEIGHTS));
+	assert_int_equal(ref->batch_begin(rig->machine.state, 1, 1, true, WHICH_WEIGHTS), ST_SETTINGS);
+	OK(ref->batch_begin(rig->machine.state, 1, 1, false, WHICH_WEIGHTS));
 	rig_close(rig);
 }
 

@@ -1,6 +1,7 @@
 /* cpu_arena.c: torchvision's layout outside, packed inside.
  *
- * In: host arenas, or packed ones. Out: the other. Both are permutations within each tensor, so offsets agree. */
+ * In: host arenas, or packed ones. Out: the other. Both are permutations within each tensor, so offsets agree; but for gradients, which lack
+ * what is always zero. */
 #include "core/backend/cpu/cpu_backend.h"
 
 #include <string.h>
@@ -48,6 +49,60 @@ void arena_unpack(struct backend_state *state, const float *packed, float *host)
 	struct work work = {state->config.layout, packed, host, false};
 	threads_run(state->config.threads, param_permute, &work, (size_t)work.layout->count);
 }
+
+/* --- gradients ------------------------------------------------------------------------------------------------------ */
+
+size_t gradients_lay_out(const struct backend_config *config, size_t at[PARAMS_MAX])
+{
+	const struct params_layout *layout = config->layout;
+	size_t end = 0, numbers[KERNEL_TAPS_MAX];
+	for (int u = 0; u < RESNET_UNITS; u++) {
+		const struct unit *unit = &config->network->units[u];
+		at[layout->unit[u].weight] = end;
+		end += (size_t)(unit->K * unit->C) * taps_number(unit, numbers);
+		at[layout->unit[u].gamma] = end;
+		end += (size_t)unit->K;
+		at[layout->unit[u].beta] = end;
+		end += (size_t)unit->K;
+	}
+	at[layout->head_weight] = end;
+	end += layout->all[layout->head_weight].count;
+	at[layout->head_bias] = end;
+	return end + layout->all[layout->head_bias].count;
+}
+
+struct gradients_work {
+	const struct backend_state *state;
+	float *host;
+};
+
+static void gradient_unpack_task(void *context, size_t index)
+{
+	const struct gradients_work *work = context;
+	const struct param *param = &work->state->config.layout->all[index];
+	if (param_is_buffer(param))
+		return;
+	const float *from = work->state->gradients + work->state->gradient_at[index];
+	float *to = work->host + param->offset;
+	if (param->kind != PARAM_CONVOLUTION) {
+		memcpy(to, from, param->count * sizeof *to);
+		return;
+	}
+	const struct unit *unit = &work->state->config.network->units[param->unit];
+	size_t C = (size_t)unit->C, taps = (size_t)(unit->R * unit->S), numbers[KERNEL_TAPS_MAX], live = taps_number(unit, numbers);
+	for (size_t k = 0; k < (size_t)unit->K; k++)
+		for (size_t c = 0; c < C; c++)
+			for (size_t tap = 0; tap < taps; tap++)
+				*to++ = tap_is_live(unit, tap) ? from[((k / TILE_CHANNELS * live + numbers[tap]) * C + c) * TILE_CHANNELS + k % TILE_CHANNELS] : 0;
+}
+
+void gradients_unpack(struct backend_state *state, float *host)
+{
+	struct gradients_work work = {state, host};
+	threads_run(state->config.threads, gradient_unpack_task, &work, (size_t)state->config.layout->count);
+}
+
+/* --- activations ---------------------------------------------------------------------------------------------------- */
 
 void tensor_unpack(const struct backend_state *state, int tensor, const float *from, float *values)
 {

@@ -2,6 +2,7 @@
  *
  * In: host arenas in torchvision's layout, uint8 images. Out: the same arenas, logits, counters. See cpu_backend.h for the layouts. */
 #define _DEFAULT_SOURCE /* madvise */
+#include "core/backend/batch.h"
 #include "core/backend/cpu/cpu_backend.h"
 
 #include "core/base/cpu.h"
@@ -143,10 +144,11 @@ static enum status cpu_open(const struct backend_config *config, struct backend_
 	state->weights = own_floats(state, weights);
 	state->buffers = own_floats(state, buffers);
 	if (config->training) {
-		state->gradients = own_floats(state, weights);
+		state->gradients_count = gradients_lay_out(config, state->gradient_at);
+		state->travel = own_floats(state, buffers + state->gradients_count);
 		state->momentum = own_floats(state, weights);
 		state->buffers_before = own_floats(state, buffers);
-		state->ranges_count = ranges_build(config, NULL);
+		state->ranges_count = ranges_build(state, NULL);
 		state->ranges = own(state, state->ranges_count, sizeof *state->ranges);
 		state->squares = own(state, state->ranges_count, sizeof *state->squares);
 	}
@@ -163,8 +165,10 @@ static enum status cpu_open(const struct backend_config *config, struct backend_
 			cpu_close(state);
 			return FAIL(ST_MEMORY, "cpu backend: no memory for batches of %d images; a smaller batch_size takes less", config->batch_max);
 		}
-	if (config->training)
-		ranges_build(config, state->ranges);
+	if (config->training) {
+		state->gradients = state->travel + buffers;
+		ranges_build(state, state->ranges);
+	}
 	*result = state;
 	return ST_OK;
 }
@@ -212,16 +216,17 @@ static enum status cpu_snapshot(struct backend_state *state, struct training_sta
 
 /* --- batch ---------------------------------------------------------------------------------------------------------- */
 
-static enum status cpu_batch_begin(struct backend_state *state, int n, bool training, enum which which)
+/* Nothing of the gradients is under way. */
+static float *travel_idle(const struct backend_state *state)
 {
-	const struct network *network = state->config.network;
-	MUST(n >= 1 && n <= state->config.batch_max);
-	MUST(!training || state->config.training);
-	MUST(which == WHICH_WEIGHTS || (state->config.ema && !training));
-	if (training && n * network->head.H * network->head.W == 1)
-		return FAIL(ST_SETTINGS, "a training batch of 1 image whose last feature map is 1x1 (image_size=%d): batch statistics need at least 2 values",
-			network->image_size);
+	return state->gradients + state->gradients_count;
+}
+
+static enum status cpu_batch_begin(struct backend_state *state, int n, int total, bool training, enum which which)
+{
+	TRY(batch_check(&state->config, n, total, training, which));
 	state->n = (size_t)n;
+	state->total = (size_t)total;
 	state->blocks = (state->n + TILE_IMAGES - 1) / TILE_IMAGES;
 	state->training = training;
 	state->weights_used = which == WHICH_EMA ? state->ema_weights : state->weights;
@@ -230,13 +235,14 @@ static enum status cpu_batch_begin(struct backend_state *state, int n, bool trai
 	if (training) {
 		memcpy(state->buffers_before, state->buffers, state->config.layout->buffers_count * sizeof *state->buffers);
 		state->counters_before = state->counters;
+		state->travel_end = travel_idle(state);
 	}
 	return ST_OK;
 }
 
 static enum status cpu_batch_abandon(struct backend_state *state)
 {
-	MUST(state->training);
+	MUST(state->training && state->travel_end == travel_idle(state));
 	memcpy(state->buffers, state->buffers_before, state->config.layout->buffers_count * sizeof *state->buffers);
 	state->counters = state->counters_before;
 	state->batches_tracked--;
@@ -264,7 +270,7 @@ static enum status cpu_logits_read(struct backend_state *state, float *logits)
 static enum status cpu_gradients_read(struct backend_state *state, float *gradients)
 {
 	MUST(state->config.training);
-	arena_unpack(state, state->gradients, gradients);
+	gradients_unpack(state, gradients);
 	return ST_OK;
 }
 
@@ -297,6 +303,8 @@ const struct backend backend_cpu = {
 	.head_backward = cpu_head_backward,
 	.unit_backward = cpu_unit_backward,
 	.pool_backward = cpu_pool_backward,
+	.reduce_start = cpu_reduce_start,
+	.reduce_finish = cpu_reduce_finish,
 	.gradient_norm_squared = cpu_gradient_norm_squared,
 	.optimizer_step = cpu_optimizer_step,
 	.counters_reset = cpu_counters_reset,

@@ -4,8 +4,9 @@
  * tiles of core/kernels. The image itself (3 channels) is (N/32, H, 32 images, (W + 2·padding)·3), its rows zero left and right, so
  * that a row of a kernel meets one contiguous piece.
  *
- * Convolution weights, their gradients, momentum and EMA are kept packed as (K/32, R·S, C, 32), at the offsets of params_layout:
- * a permutation within each tensor. cpu_arena.c converts at the edge.
+ * Convolution weights, their momentum and EMA are kept packed as (K/32, R·S, C, 32), at the offsets of params_layout: a permutation within
+ * each tensor. Gradients likewise, but of live taps only, one tensor behind another: any run of units is then one piece of memory without
+ * holes, which travels to the other ranks as it is (cpu_reduce.c). cpu_arena.c converts at the edge.
  *
  * Threads: each task owns what it writes, and every sum has one fixed order, so bits do not depend on the number of threads. */
 #pragma once
@@ -13,11 +14,12 @@
 #include "core/backend/backend.h"
 #include "core/kernels/kernels.h"
 
-enum { IMAGE_CHANNELS = 3, KERNEL_SIZE_MAX = 16, UPDATE_HISTORY_MAX = 64 };
+enum { IMAGE_CHANNELS = 3, KERNEL_SIZE_MAX = 16, KERNEL_TAPS_MAX = KERNEL_SIZE_MAX * KERNEL_SIZE_MAX, UPDATE_HISTORY_MAX = 64 };
 
 /* A run of the arenas that the optimizer treats alike. */
 struct range {
 	size_t offset, count;
+	size_t gradient; /* its place in the gradients, unless dead */
 	bool decays; /* weight decay touches it even unless decay_all */
 	bool beta;
 	bool dead;   /* taps that meet only padding: their gradient is exactly zero */
@@ -35,14 +37,18 @@ struct backend_state {
 	size_t blocks_max; /* of 32 images */
 
 	/* Arenas, packed. gradients and momentum only when training, ema_* only when asked for. */
-	float *weights, *gradients, *momentum, *ema_weights;
+	float *weights, *momentum, *ema_weights;
 	float *buffers, *ema_buffers;
+	float *gradients;               /* gradients_count, in the order of execution */
+	size_t gradients_count, gradient_at[PARAMS_MAX]; /* where each parameter tensor has its own */
+	float *travel;                  /* buffers_count floats right before the gradients: running statistics on their way to the sum */
+	float *travel_end;              /* from here on this batch's gradients have been handed over */
 	int64_t batches_tracked;
 	float *buffers_before; /* running statistics and counters as batch_begin found them, for batch_abandon */
 	struct counters counters_before;
 
 	/* The batch. */
-	size_t n, blocks;
+	size_t n, total, blocks;         /* images here, over all ranks; blocks of 32 here */
 	bool training;
 	const float *weights_used, *buffers_used; /* of `which` */
 	float *y[RESNET_TENSORS], *dy[RESNET_TENSORS];
@@ -76,6 +82,25 @@ struct backend_state {
 	size_t owned_count;
 };
 
+/* --- taps ----------------------------------------------------------------------------------------------------------- */
+
+/* Whether a tap is computed with. The others meet only padding: their gradient is exactly zero. The image's kernel rows are taken whole. */
+static inline bool tap_is_live(const struct unit *unit, size_t tap)
+{
+	return unit->x == 0 || unit_tap_uses(unit, (int)tap / unit->S, (int)tap % unit->S) > 0;
+}
+
+/* Each tap's number among the live ones (a dead tap: the next live one's), and how many there are. */
+static inline size_t taps_number(const struct unit *unit, size_t numbers[KERNEL_TAPS_MAX])
+{
+	size_t live = 0;
+	for (size_t tap = 0; tap < (size_t)(unit->R * unit->S); tap++) {
+		numbers[tap] = live;
+		live += tap_is_live(unit, tap);
+	}
+	return live;
+}
+
 /* --- layout --------------------------------------------------------------------------------------------------------- */
 
 /* Floats of one block of 32 images of a tensor (not the image). */
@@ -108,6 +133,10 @@ static inline struct tensor_shape unit_output(const struct unit *unit)
 /* cpu_arena.c: params_layout's host arenas to packed ones and back. Either may hold any tensor kind. */
 void arena_pack(struct backend_state *state, const float *host, float *packed);
 void arena_unpack(struct backend_state *state, const float *packed, float *host);
+/* Where the gradients of each parameter tensor lie; returns floats of all. */
+size_t gradients_lay_out(const struct backend_config *config, size_t at[PARAMS_MAX]);
+/* The gradients in params_layout's host layout, dead taps' zeros among them. */
+void gradients_unpack(struct backend_state *state, float *host);
 /* A tensor of the present batch as (n, C, H, W). */
 void tensor_unpack(const struct backend_state *state, int tensor, const float *from, float *values);
 
@@ -118,7 +147,7 @@ enum status cpu_batch_gather(struct backend_state *state, const struct images *i
  * unit's output. `weights` is the unit's packed tensor. */
 void convolution_row(const struct backend_state *state, const struct unit *unit, const float *weights, size_t kt, size_t block, size_t p,
 	float *z);
-/* dw = …, packed; dz laid out as the unit's output. Live taps only: a dead tap's gradient stays the zero it was made as. */
+/* dw = …, packed, live taps only; dz laid out as the unit's output. */
 void convolution_weight_gradient(struct backend_state *state, const struct unit *unit, const float *dz, float *dw);
 /* dx (+)= …; the unit's input is not the image. */
 void convolution_input_gradient(struct backend_state *state, const struct unit *unit, const float *weights, const float *dz, bool accumulate);
@@ -133,8 +162,12 @@ enum status cpu_pool_backward(struct backend_state *state, bool accumulate);
 enum status cpu_head_forward(struct backend_state *state);
 enum status cpu_head_backward(struct backend_state *state);
 
+/* cpu_reduce.c */
+enum status cpu_reduce_start(struct backend_state *state, int unit);
+enum status cpu_reduce_finish(struct backend_state *state);
+
 /* cpu_update.c. ranges_build: `ranges` NULL counts only. */
-size_t ranges_build(const struct backend_config *config, struct range *ranges);
+size_t ranges_build(const struct backend_state *state, struct range *ranges);
 enum status cpu_gradient_norm_squared(struct backend_state *state, double *norm_squared);
 enum status cpu_optimizer_step(struct backend_state *state, const struct update *update);
 /* Carries out what is still open on the dead ranges. */

@@ -111,6 +111,7 @@ struct work {
 	const struct unit *unit;
 	const float *weights, *dz;
 	float *dw;
+	size_t tap_numbers[KERNEL_TAPS_MAX], taps_live;
 	bool accumulate;
 };
 
@@ -120,7 +121,7 @@ static size_t rows_together(const struct unit *unit)
 	return unit->Q >= 16 ? 1 : 16 / (size_t)unit->Q;
 }
 
-/* All taps (r, ·) of the weight block (kt, ct). */
+/* All live taps (r, ·) of the weight block (kt, ct). */
 static void weight_gradient_task(void *context, size_t index)
 {
 	const struct work *work = context;
@@ -132,12 +133,12 @@ static void weight_gradient_task(void *context, size_t index)
 	int r = (int)(index % R);
 	size_t ct = index / R % (C / TILE_CHANNELS), kt = index / R / (C / TILE_CHANNELS);
 	size_t rows_all = state->blocks * P, together = rows_together(unit);
-	float *dw = work->dw + (kt * R + (size_t)r) * S * C * TILE_CHANNELS + ct * TILE_FLOATS;
+	float *dw = work->dw + kt * work->taps_live * C * TILE_CHANNELS + ct * TILE_FLOATS;
 	bool begun[KERNEL_SIZE_MAX] = {false};
 	for (size_t row = 0; row < rows_all; row += together) {
 		for (int s = 0; s < unit->S; s++) {
 			struct sum sum = {.kernels = state->kernels, .a_step = TILE_CHANNELS, .rows = TILE_CHANNELS, .transposed = true,
-				.accumulate = begun[s], .c = dw + (size_t)s * C * TILE_CHANNELS};
+				.accumulate = begun[s], .c = dw + work->tap_numbers[(size_t)r * S + (size_t)s] * C * TILE_CHANNELS};
 			for (size_t i = row; i < row + together && i < rows_all; i++) {
 				size_t block = i / P, p = i % P;
 				int h = (int)p * unit->stride - unit->padding + r;
@@ -160,7 +161,7 @@ static void weight_gradient_task(void *context, size_t index)
 	}
 }
 
-/* Up to 32 of the S·3 weight rows of kernel row r. */
+/* Up to 32 of the S·3 weight rows of kernel row r. One that meets only padding stays the zero that it was made as. */
 static void image_weight_gradient_task(void *context, size_t index)
 {
 	const struct work *work = context;
@@ -190,6 +191,7 @@ static void image_weight_gradient_task(void *context, size_t index)
 void convolution_weight_gradient(struct backend_state *state, const struct unit *unit, const float *dz, float *dw)
 {
 	struct work work = {.state = state, .unit = unit, .dz = dz, .dw = dw};
+	work.taps_live = taps_number(unit, work.tap_numbers);
 	size_t tiles = (size_t)(unit->K / TILE_CHANNELS * unit->R);
 	if (unit->x == 0)
 		threads_run(state->config.threads, image_weight_gradient_task, &work, tiles);

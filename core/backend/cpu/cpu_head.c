@@ -120,7 +120,7 @@ static int32_t label_rank(const float *logits, size_t classes, size_t label)
 	return rank;
 }
 
-/* Loss = Σ target · (log Σ exp(logit) − logit), and its gradient's share of the mean: (softmax − target) / n. */
+/* Loss = Σ target · (log Σ exp(logit) − logit), and its gradient's share of the mean over all ranks: (softmax − target) / total. */
 static double image_loss(const struct backend_state *state, const struct target *target, const float *logits, float *gradient)
 {
 	size_t classes = (size_t)state->config.network->head.classes;
@@ -135,7 +135,7 @@ static double image_loss(const struct backend_state *state, const struct target 
 		double soft = (1 - smoothing) * hard + smoothing / (double)classes, distance = (double)logits[j] - logarithm;
 		loss -= soft * distance;
 		if (gradient != NULL)
-			gradient[j] = (float)((exp(distance) - soft) / (double)state->n);
+			gradient[j] = (float)((exp(distance) - soft) / (double)state->total);
 	}
 	return loss;
 }
@@ -175,7 +175,7 @@ static void head_weights_task(void *context, size_t j)
 	const struct head *head = &state->config.network->head;
 	const struct params_layout *layout = state->config.layout;
 	size_t C = (size_t)head->C, classes = (size_t)head->classes;
-	float *dw = state->gradients + layout->all[layout->head_weight].offset + j * C;
+	float *dw = state->gradients + state->gradient_at[layout->head_weight] + j * C;
 	double dbias = 0;
 	memset(dw, 0, C * sizeof *dw);
 	for (size_t n = 0; n < state->n; n++) {
@@ -183,7 +183,7 @@ static void head_weights_task(void *context, size_t j)
 		state->kernels->axpy(gradient, state->features + n * C, C, dw);
 		dbias += (double)gradient;
 	}
-	state->gradients[layout->all[layout->head_bias].offset + j] = (float)dbias;
+	state->gradients[state->gradient_at[layout->head_bias] + j] = (float)dbias;
 }
 
 /* Image n: its features' gradient, spread evenly over the pixels. */

@@ -3,6 +3,7 @@
  * A task is one row (block, p) of the batch, or one channel tile of it: it computes, then sums its row while that is still in a near
  * cache. Rows' sums are combined in their order, in double (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
  * computing sample variances", 1979). */
+#include "core/backend/batch.h"
 #include "core/backend/cpu/cpu_backend.h"
 
 #include <math.h>
@@ -24,6 +25,11 @@ struct work {
 static float *weight_of(const struct backend_state *state, float *arena, int param)
 {
 	return arena + state->config.layout->all[param].offset;
+}
+
+static float *gradient_of(const struct backend_state *state, int param)
+{
+	return state->gradients + state->gradient_at[param];
 }
 
 static const float *used_weight(const struct backend_state *state, int param)
@@ -92,15 +98,16 @@ static void normalize_task(void *context, size_t row)
 		}
 }
 
-/* From the rows' moments: the batch's mean and 1/√(variance + ε) into norm; the running statistics move. */
-static void statistics_finish(struct backend_state *state, const struct unit *unit, int index)
+/* The rows' moments combined into the first row's place: of this rank's values. */
+static void moments_combine(struct backend_state *state, const struct unit *unit)
 {
-	const struct params_layout *layout = state->config.layout;
 	size_t K = (size_t)unit->K, P = (size_t)unit->P;
-	float *running_mean = weight_of(state, state->buffers, layout->unit[index].running_mean);
-	float *running_var = weight_of(state, state->buffers, layout->unit[index].running_var);
-	double *mean = state->partials, *squares = mean + K, count = (double)(block_rows(state, 0) * (size_t)unit->Q);
-	double momentum = state->config.norm_momentum;
+	double *mean = state->partials, *squares = mean + K;
+	if (state->n == 0) {
+		memset(state->partials, 0, 2 * K * sizeof *state->partials);
+		return;
+	}
+	double count = (double)(block_rows(state, 0) * (size_t)unit->Q);
 	for (size_t row = 1; row < state->blocks * P; row++) {
 		const double *row_mean = state->partials + row * 2 * K, *row_squares = row_mean + K;
 		double row_count = (double)(block_rows(state, row / P) * (size_t)unit->Q);
@@ -112,13 +119,62 @@ static void statistics_finish(struct backend_state *state, const struct unit *un
 		}
 		count += row_count;
 	}
+}
+
+/* Values of a channel that batch norm's sums are over. */
+static double values_count(const struct backend_state *state, const struct unit *unit)
+{
+	return (double)(norm_is_shared(&state->config) ? state->total : state->n) * unit->P * unit->Q;
+}
+
+/* Sums a channel's pair of values over the ranks, when statistics are shared. */
+static enum status pairs_share(struct backend_state *state, double *pairs, size_t K)
+{
+	const struct reduction *reduction = state->config.reduction;
+	return norm_is_shared(&state->config) ? reduction->sum(reduction->context, pairs, 2 * K) : ST_OK;
+}
+
+/* This rank's moments become those of all ranks' values, by one sum of Σ z and Σ z²: a second one would cost another round trip in each of
+ * the units. What cancels in Σ z² − (Σ z)²/count is (mean/deviation)² · 2^-53 of the variance; the values are floats, and their own rounding
+ * has moved it by (mean/deviation) · 2^-24 before, which is more until mean/deviation reaches 2^29, where nothing is left of it anyway. */
+static enum status moments_share(struct backend_state *state, const struct unit *unit)
+{
+	size_t K = (size_t)unit->K;
+	double *mean = state->partials, *squares = mean + K, here = (double)state->n * unit->P * unit->Q, count = values_count(state, unit);
+	if (!norm_is_shared(&state->config))
+		return ST_OK;
 	for (size_t k = 0; k < K; k++) {
+		squares[k] += here * mean[k] * mean[k];
+		mean[k] *= here;
+	}
+	TRY(pairs_share(state, mean, K));
+	for (size_t k = 0; k < K; k++) {
+		mean[k] /= count;
+		squares[k] -= count * mean[k] * mean[k];
+		squares[k] = squares[k] < 0 ? 0 : squares[k];
+	}
+	return ST_OK;
+}
+
+/* From the rows' moments: the batch's mean and 1/√(variance + ε) into norm; the running statistics move. */
+static enum status statistics_finish(struct backend_state *state, const struct unit *unit, int index)
+{
+	const struct params_layout *layout = state->config.layout;
+	size_t K = (size_t)unit->K;
+	float *running_mean = weight_of(state, state->buffers, layout->unit[index].running_mean);
+	float *running_var = weight_of(state, state->buffers, layout->unit[index].running_var);
+	const double *mean = state->partials, *squares = mean + K;
+	double momentum = state->config.norm_momentum, count = values_count(state, unit);
+	moments_combine(state, unit);
+	TRY(moments_share(state, unit));
+	for (size_t k = 0; k < K && count > 0; k++) {
 		double variance = squares[k] / count, unbiased = squares[k] / (count - 1);
 		state->norm[index][k] = (float)mean[k];
 		state->norm[index][K + k] = (float)(1 / sqrt(variance + NORM_EPSILON));
 		running_mean[k] = (float)((double)running_mean[k] + momentum * (mean[k] - (double)running_mean[k]));
 		running_var[k] = (float)((double)running_var[k] + momentum * (unbiased - (double)running_var[k]));
 	}
+	return ST_OK;
 }
 
 enum status cpu_unit_forward(struct backend_state *state, int index)
@@ -139,7 +195,7 @@ enum status cpu_unit_forward(struct backend_state *state, int index)
 	threads_run(state->config.threads, unit_forward_task, &work, K / TILE_CHANNELS * rows);
 	if (!state->training)
 		return ST_OK;
-	statistics_finish(state, unit, index);
+	TRY(statistics_finish(state, unit, index));
 	for (size_t k = 0; k < K; k++) {
 		mean[k] = state->norm[index][k];
 		scale[k] = gamma[k] * state->norm[index][K + k];
@@ -197,27 +253,36 @@ enum status cpu_unit_backward(struct backend_state *state, int index, bool accum
 	const struct unit *unit = &state->config.network->units[index];
 	size_t K = (size_t)unit->K, rows = state->blocks * (size_t)unit->P;
 	const float *mean = state->norm[index], *inverse_deviation = mean + K, *gamma = weight_of(state, state->weights, layout->unit[index].gamma);
-	float *dgamma = weight_of(state, state->gradients, layout->unit[index].gamma), *dbeta = weight_of(state, state->gradients, layout->unit[index].beta);
+	float *dw = gradient_of(state, layout->unit[index].weight), *dgamma = gradient_of(state, layout->unit[index].gamma);
+	float *dbeta = gradient_of(state, layout->unit[index].beta);
 	float *scale = state->constants, *mean_g = scale + K, *slope = mean_g + K;
 	struct work work = {.state = state, .unit = unit, .index = index, .accumulate_shortcut = accumulate_shortcut, .mean = mean, .scale = scale,
 		.mean_g = mean_g, .slope = slope};
 	threads_run(state->config.threads, gradient_sums_task, &work, rows);
 
-	double *sum = state->partials, *centred = sum + K, count = (double)(state->n * (size_t)unit->P * (size_t)unit->Q);
+	double *sum = state->partials, *centred = sum + K, count = values_count(state, unit);
+	if (rows == 0)
+		memset(sum, 0, 2 * K * sizeof *sum);
 	for (size_t row = 1; row < rows; row++)
 		for (size_t k = 0; k < 2 * K; k++)
 			sum[k] += state->partials[row * 2 * K + k];
 	for (size_t k = 0; k < K; k++) {
-		double inverse = (double)inverse_deviation[k];
 		dbeta[k] = (float)sum[k];
-		dgamma[k] = (float)(centred[k] * inverse);
+		dgamma[k] = (float)(centred[k] * (double)inverse_deviation[k]);
+	}
+	TRY(pairs_share(state, sum, K));
+	for (size_t k = 0; k < K && count > 0; k++) {
+		double inverse = (double)inverse_deviation[k];
 		scale[k] = gamma[k] * inverse_deviation[k];
 		mean_g[k] = (float)(sum[k] / count);
 		slope[k] = (float)(centred[k] * inverse * inverse / count);
 	}
 	threads_run(state->config.threads, normalize_backward_task, &work, rows);
 
-	convolution_weight_gradient(state, unit, state->z[index], weight_of(state, state->gradients, layout->unit[index].weight));
+	if (rows == 0)
+		memset(dw, 0, (size_t)(dgamma - dw) * sizeof *dw);
+	else
+		convolution_weight_gradient(state, unit, state->z[index], dw);
 	if (unit->x != 0)
 		convolution_input_gradient(state, unit, weight_of(state, state->weights, layout->unit[index].weight), state->z[index], accumulate);
 	return ST_OK;

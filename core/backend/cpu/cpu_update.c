@@ -21,33 +21,36 @@ static size_t ranges_add(struct range *ranges, size_t at, struct range whole)
 			ranges[at] = piece;
 		at++;
 		whole.offset += piece.count;
+		whole.gradient += piece.count;
 		whole.count -= piece.count;
 	}
 	return at;
 }
 
-size_t ranges_build(const struct backend_config *config, struct range *ranges)
+size_t ranges_build(const struct backend_state *state, struct range *ranges)
 {
+	const struct params_layout *layout = state->config.layout;
 	size_t count = 0;
-	for (int i = 0; i < config->layout->count; i++) {
-		const struct param *param = &config->layout->all[i];
+	for (int i = 0; i < layout->count; i++) {
+		const struct param *param = &layout->all[i];
 		if (param_is_buffer(param))
 			continue;
-		struct range whole = {param->offset, param->count, param_decays(param), param->kind == PARAM_NORM_BIAS, false};
+		struct range whole = {.offset = param->offset, .count = param->count, .gradient = state->gradient_at[i], .decays = param_decays(param),
+			.beta = param->kind == PARAM_NORM_BIAS};
 		if (param->kind != PARAM_CONVOLUTION) {
 			count = ranges_add(ranges, count, whole);
 			continue;
 		}
 		/* Packed (K/32, R·S, C, 32): a tap of a channel tile is one run; neighbours of the same kind are joined. */
-		const struct unit *unit = &config->network->units[param->unit];
+		const struct unit *unit = &state->config.network->units[param->unit];
 		size_t run = (size_t)unit->C * TILE_CHANNELS, runs = param->count / run, taps = (size_t)(unit->R * unit->S);
 		whole.count = 0;
 		for (size_t j = 0; j < runs; j++) {
-			int tap = (int)(j % taps);
-			bool dead = unit_tap_uses(unit, tap / unit->S, tap % unit->S) == 0;
+			bool dead = !tap_is_live(unit, j % taps);
 			if (dead != whole.dead) {
 				count = ranges_add(ranges, count, whole);
 				whole.offset += whole.count;
+				whole.gradient += whole.dead ? 0 : whole.count;
 				whole.count = 0;
 				whole.dead = dead;
 			}
@@ -87,7 +90,7 @@ static void update_live_task(void *context, size_t index)
 	if (range->dead)
 		return;
 	struct sgd step = update_constants(work->update, range->decays, range->beta);
-	state->kernels->update(&step, 1, range->count, state->gradients + range->offset, state->weights + range->offset,
+	state->kernels->update(&step, 1, range->count, state->gradients + range->gradient, state->weights + range->offset,
 		state->momentum + range->offset, state->ema_weights != NULL ? state->ema_weights + range->offset : NULL);
 }
 
@@ -129,7 +132,7 @@ static void squares_task(void *context, size_t index)
 {
 	struct backend_state *state = context;
 	const struct range *range = &state->ranges[index];
-	state->squares[index] = range->dead ? 0 : state->kernels->squares(state->gradients + range->offset, range->count);
+	state->squares[index] = range->dead ? 0 : state->kernels->squares(state->gradients + range->gradient, range->count);
 }
 
 enum status cpu_gradient_norm_squared(struct backend_state *state, double *norm_squared)

@@ -5,6 +5,7 @@
 #include "core/backend/ref/ref.h"
 
 #include "core/backend/augment.h"
+#include "core/backend/batch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,15 +37,16 @@ static size_t tensor_doubles(const struct backend_state *state, int tensor)
 	return (size_t)shape->C * (size_t)shape->H * (size_t)shape->W * state->lanes;
 }
 
-/* The largest of the units' outputs and kernels: the two work spaces. */
-static void workspace_sizes(const struct backend_state *state, size_t *output, size_t *kernel)
+/* The largest of the units' outputs, kernels and channels: the work spaces. */
+static void workspace_sizes(const struct backend_state *state, size_t *output, size_t *kernel, size_t *channels)
 {
-	*output = *kernel = 0;
+	*output = *kernel = *channels = 0;
 	for (int u = 0; u < RESNET_UNITS; u++) {
 		const struct unit *unit = &state->config.network->units[u];
 		size_t outputs = tensor_doubles(state, unit->y), kernels = (size_t)unit->K * (size_t)(unit->C * unit->R * unit->S);
 		*output = outputs > *output ? outputs : *output;
 		*kernel = kernels > *kernel ? kernels : *kernel;
+		*channels = (size_t)unit->K > *channels ? (size_t)unit->K : *channels;
 	}
 }
 
@@ -69,9 +71,9 @@ static enum status ref_open(const struct backend_config *config, struct backend_
 		return FAIL(ST_MEMORY, "ref: no memory");
 	state->config = *config;
 	size_t batch = (size_t)config->batch_max, size = (size_t)network->image_size, classes = (size_t)network->head.classes;
-	size_t weights = config->layout->weights_count, buffers = config->layout->buffers_count, output, kernel;
+	size_t weights = config->layout->weights_count, buffers = config->layout->buffers_count, output, kernel, channels;
 	state->lanes = (batch + LANE_BLOCK - 1) / LANE_BLOCK * LANE_BLOCK;
-	workspace_sizes(state, &output, &kernel);
+	workspace_sizes(state, &output, &kernel, &channels);
 
 	state->weights = own_doubles(state, weights);
 	state->buffers = own_doubles(state, buffers);
@@ -79,6 +81,7 @@ static enum status ref_open(const struct backend_config *config, struct backend_
 		state->gradients = own_doubles(state, weights);
 		state->momentum = own_doubles(state, weights);
 		state->buffers_before = own_doubles(state, buffers);
+		state->channel_sums = own_doubles(state, 2 * channels);
 		state->convolution_gradient = own_doubles(state, output);
 		state->weights_by_input = own_doubles(state, kernel);
 		state->norms_squared = own_doubles(state, (size_t)config->layout->count);
@@ -158,15 +161,12 @@ static enum status ref_snapshot(struct backend_state *state, struct training_sta
 	return ST_OK;
 }
 
-static enum status ref_batch_begin(struct backend_state *state, int n, bool training, enum which which)
+static enum status ref_batch_begin(struct backend_state *state, int n, int total, bool training, enum which which)
 {
 	const struct network *network = state->config.network;
-	MUST(n >= 1 && n <= state->config.batch_max);
-	MUST(!training || state->config.training);
-	MUST(which == WHICH_WEIGHTS || (state->config.ema && !training));
-	if (training && n * network->head.H * network->head.W == 1)
-		return FAIL(ST_SETTINGS, "a training batch of 1 image whose last feature map is 1x1 (image_size=%d): batch statistics need at least 2 values", network->image_size);
+	TRY(batch_check(&state->config, n, total, training, which));
 	state->n = (size_t)n;
+	state->total = (size_t)total;
 	state->blocks = ((size_t)n + LANE_BLOCK - 1) / LANE_BLOCK;
 	state->training = training;
 	state->weights_used = which == WHICH_EMA ? state->ema_weights : state->weights;
@@ -295,6 +295,8 @@ const struct backend backend_ref = {
 	.head_backward = ref_head_backward,
 	.unit_backward = ref_unit_backward,
 	.pool_backward = ref_pool_backward,
+	.reduce_start = ref_reduce_start,
+	.reduce_finish = ref_reduce_finish,
 	.gradient_norm_squared = ref_gradient_norm_squared,
 	.optimizer_step = ref_optimizer_step,
 	.counters_reset = ref_counters_reset,

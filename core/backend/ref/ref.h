@@ -23,12 +23,13 @@ struct backend_state {
 	struct counters counters_before;
 
 	/* The batch. */
-	size_t n;
+	size_t n, total; /* images here, over all ranks */
 	bool training;
 	const double *weights_used, *buffers_used; /* of `which` */
 	double *tensor[RESNET_TENSORS], *tensor_gradient[RESNET_TENSORS];
 	double *normalized[RESNET_UNITS];    /* (K, P, Q, lanes): the convolution's output, then that normalised, before gamma and beta */
 	double *inverse_deviation[RESNET_UNITS]; /* (K) of this batch */
+	double *channel_sums;                /* (2, K) of the unit in work: batch norm's sums over this rank's values, or all ranks' */
 	double *convolution_gradient;        /* (K, P, Q, lanes) of the unit in work */
 	double *weights_by_input;            /* (C, K, R, S) of the unit in work */
 	float *rendered;                     /* (batch_max, 3, size, size) */
@@ -50,5 +51,7 @@ enum status ref_pool_forward(struct backend_state *state);
 enum status ref_pool_backward(struct backend_state *state, bool accumulate);
 enum status ref_head_forward(struct backend_state *state);
 enum status ref_head_backward(struct backend_state *state);
+enum status ref_reduce_start(struct backend_state *state, int unit);
+enum status ref_reduce_finish(struct backend_state *state);
 enum status ref_gradient_norm_squared(struct backend_state *state, double *norm_squared);
 enum status ref_optimizer_step(struct backend_state *state, const struct update *update);

@@ -75,8 +75,8 @@ enum status ref_pool_backward(struct backend_state *state, bool accumulate)
 	return ST_OK;
 }
 
-/* Features, logits, loss and the logits' gradient of image n. loss = −Σ target · log softmax(logits); the gradient is that of the
- * batch's mean loss, (softmax · Σ target − target) / batch. */
+/* Features, logits, loss and the logits' gradient of image n. loss = −Σ target · log softmax(logits); the gradient is that of
+ * its share of the mean loss over all ranks, (softmax · Σ target − target) / total. */
 static void head_forward_image(void *context, size_t n)
 {
 	struct backend_state *state = context;
@@ -110,7 +110,7 @@ static void head_forward_image(void *context, size_t n)
 		targets_sum += targets[j];
 	}
 	for (size_t j = 0; j < classes; j++)
-		gradient[j] = (exp(logits[j] - log_sum) * targets_sum - targets[j]) / (double)state->n;
+		gradient[j] = (exp(logits[j] - log_sum) * targets_sum - targets[j]) / (double)state->total;
 	state->losses[n] = loss;
 }
 

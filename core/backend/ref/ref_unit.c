@@ -1,7 +1,9 @@
 /* ref_unit.c: convolution, batch norm, shortcut, ReLU, and their derivatives.
  *
  * In: a unit's input tensor and parameters. Out: its output tensor; backwards, the gradients of both. One task owns one output
- * channel (forward, and the parameters' gradients) or one input channel (the input's gradient). */
+ * channel (forward, and the parameters' gradients) or one input channel (the input's gradient). Where batch norm needs a sum over a whole
+ * channel, the tasks end: with sync_batch_norm the sum goes over all ranks there. */
+#include "core/backend/batch.h"
 #include "core/backend/ref/ref.h"
 
 #include <math.h>
@@ -80,39 +82,67 @@ static void convolution_channel(const struct backend_state *state, const struct 
 	}
 }
 
-/* Mean and variance of one channel over images and pixels. */
-static void channel_statistics(const struct backend_state *state, const double *z, size_t pixels, double *mean, double *variance)
+/* Values of a channel that batch norm's sums are over. */
+static double values_count(const struct backend_state *state, const struct unit *unit)
 {
-	double count = (double)(pixels * state->n), sum = 0, squares = 0;
+	return (double)(norm_is_shared(&state->config) ? state->total : state->n) * unit->P * unit->Q;
+}
+
+static enum status sums_share(const struct backend_state *state, double *sums, int count)
+{
+	const struct reduction *reduction = state->config.reduction;
+	return norm_is_shared(&state->config) ? reduction->sum(reduction->context, sums, (size_t)count) : ST_OK;
+}
+
+/* The task of output channel k: z = conv(x), and when training its sum. */
+static void convolution_task(void *context, size_t k)
+{
+	struct work *work = context;
+	struct backend_state *state = work->state;
+	const struct unit *unit = work->unit;
+	size_t pixels = (size_t)(unit->P * unit->Q), kernel = (size_t)(unit->C * unit->R * unit->S);
+	double *z = state->normalized[work->index] + k * pixels * state->lanes, sum = 0;
+	const struct param *weight = &state->config.layout->all[state->config.layout->unit[work->index].weight];
+	convolution_channel(state, unit, state->weights_used + weight->offset + k * kernel, state->tensor[unit->x], z);
+	if (!state->training)
+		return;
 	for (size_t i = 0; i < pixels; i++)
 		for (size_t n = 0; n < state->n; n++)
 			sum += z[i * state->lanes + n];
-	*mean = sum / count;
-	for (size_t i = 0; i < pixels; i++)
-		for (size_t n = 0; n < state->n; n++)
-			squares += (z[i * state->lanes + n] - *mean) * (z[i * state->lanes + n] - *mean);
-	*variance = squares / count;
+	state->channel_sums[k] = sum;
 }
 
-/* The task of output channel k: y = relu(gamma · (conv(x) − mean) / √(variance + ε) + beta + shortcut). */
-static void unit_forward_channel(void *context, size_t k)
+/* Channel k's squared distances from its mean. */
+static void deviation_task(void *context, size_t k)
+{
+	struct work *work = context;
+	struct backend_state *state = work->state;
+	size_t pixels = (size_t)(work->unit->P * work->unit->Q);
+	const double *z = state->normalized[work->index] + k * pixels * state->lanes;
+	double mean = state->channel_sums[k] / values_count(state, work->unit), squares = 0;
+	for (size_t i = 0; i < pixels; i++)
+		for (size_t n = 0; n < state->n; n++)
+			squares += (z[i * state->lanes + n] - mean) * (z[i * state->lanes + n] - mean);
+	state->channel_sums[(size_t)work->unit->K + k] = squares;
+}
+
+/* Channel k: y = relu(gamma · (z − mean) / √(variance + ε) + beta + shortcut). */
+static void normalize_task(void *context, size_t k)
 {
 	struct work *work = context;
 	struct backend_state *state = work->state;
 	const struct unit *unit = work->unit;
 	const struct params_layout *layout = state->config.layout;
 	int index = work->index;
-	size_t pixels = (size_t)(unit->P * unit->Q), channel = pixels * state->lanes, kernel = (size_t)(unit->C * unit->R * unit->S);
+	size_t pixels = (size_t)(unit->P * unit->Q), channel = pixels * state->lanes;
 	double *z = state->normalized[index] + k * channel, *y = state->tensor[unit->y] + k * channel;
 	const double *shortcut = unit->shortcut >= 0 ? state->tensor[unit->shortcut] + k * channel : NULL;
 
-	convolution_channel(state, unit, state->weights_used + layout->all[layout->unit[index].weight].offset + k * kernel, state->tensor[unit->x], z);
-
 	size_t mean_at = layout->all[layout->unit[index].running_mean].offset + k, var_at = layout->all[layout->unit[index].running_var].offset + k;
-	double mean = state->buffers_used[mean_at], variance = state->buffers_used[var_at];
-	if (state->training) {
-		channel_statistics(state, z, pixels, &mean, &variance);
-		double count = (double)(pixels * state->n);
+	double mean = state->buffers_used[mean_at], variance = state->buffers_used[var_at], count = values_count(state, unit);
+	if (state->training && count > 0) {
+		mean = state->channel_sums[k] / count;
+		variance = state->channel_sums[(size_t)unit->K + k] / count;
 		state->buffers[mean_at] += state->config.norm_momentum * (mean - state->buffers[mean_at]);
 		state->buffers[var_at] += state->config.norm_momentum * (variance * count / (count - 1) - state->buffers[var_at]);
 	}
@@ -133,7 +163,15 @@ static void unit_forward_channel(void *context, size_t k)
 enum status ref_unit_forward(struct backend_state *state, int unit)
 {
 	struct work work = {.state = state, .unit = &state->config.network->units[unit], .index = unit};
-	threads_run(state->config.threads, unit_forward_channel, &work, (size_t)work.unit->K);
+	size_t K = (size_t)work.unit->K;
+	threads_run(state->config.threads, convolution_task, &work, K);
+	if (state->training) {
+		/* Two passes: the mean of all values first, then their distances from it, so that nothing cancels. */
+		TRY(sums_share(state, state->channel_sums, work.unit->K));
+		threads_run(state->config.threads, deviation_task, &work, K);
+		TRY(sums_share(state, state->channel_sums + K, work.unit->K));
+	}
+	threads_run(state->config.threads, normalize_task, &work, K);
 	return ST_OK;
 }
 
@@ -164,23 +202,22 @@ static void kernel_gradient(const struct backend_state *state, const struct unit
 	}
 }
 
-/* The task of output channel k: the gradients of shortcut, gamma, beta and kernel, and dz for the input's gradient. With
- * g = dy where y > 0, m values a channel and h the normalised value: dbeta = Σ g, dgamma = Σ g·h,
- * dz = gamma / √(variance + ε) · (g − dbeta / m − h · dgamma / m). */
-static void unit_backward_channel(void *context, size_t k)
+/* The task of output channel k: the gradients of shortcut, gamma and beta. With g = dy where y > 0 and h the normalised value: dbeta = Σ g,
+ * dgamma = Σ g·h, over this rank's values. */
+static void norm_gradient_task(void *context, size_t k)
 {
 	struct work *work = context;
 	struct backend_state *state = work->state;
 	const struct unit *unit = work->unit;
 	const struct params_layout *layout = state->config.layout;
 	int index = work->index;
-	size_t pixels = (size_t)(unit->P * unit->Q), channel = pixels * state->lanes, kernel = (size_t)(unit->C * unit->R * unit->S);
+	size_t pixels = (size_t)(unit->P * unit->Q), channel = pixels * state->lanes;
 	const double *y = state->tensor[unit->y] + k * channel, *dy = state->tensor_gradient[unit->y] + k * channel;
 	const double *normalized = state->normalized[index] + k * channel;
 	double *dz = state->convolution_gradient + k * channel;
 	double *shortcut = unit->shortcut >= 0 ? state->tensor_gradient[unit->shortcut] + k * channel : NULL;
 
-	double dbeta = 0, dgamma = 0, count = (double)(pixels * state->n);
+	double dbeta = 0, dgamma = 0;
 	for (size_t i = 0; i < pixels; i++) {
 		for (size_t at = i * state->lanes; at < i * state->lanes + state->blocks * LANE_BLOCK; at++) {
 			double g = unit->relu && y[at] <= 0 ? 0 : dy[at];
@@ -191,6 +228,23 @@ static void unit_backward_channel(void *context, size_t k)
 			dz[at] = g;
 		}
 	}
+	state->gradients[layout->all[layout->unit[index].gamma].offset + k] = state->channel_sums[(size_t)unit->K + k] = dgamma;
+	state->gradients[layout->all[layout->unit[index].beta].offset + k] = state->channel_sums[k] = dbeta;
+}
+
+/* Channel k: dz = gamma / √(variance + ε) · (g − dbeta / m − h · dgamma / m), the sums being over all m values of the statistics; from it the
+ * kernel's gradient. */
+static void kernel_gradient_task(void *context, size_t k)
+{
+	struct work *work = context;
+	struct backend_state *state = work->state;
+	const struct unit *unit = work->unit;
+	const struct params_layout *layout = state->config.layout;
+	int index = work->index;
+	size_t pixels = (size_t)(unit->P * unit->Q), channel = pixels * state->lanes, kernel = (size_t)(unit->C * unit->R * unit->S);
+	const double *normalized = state->normalized[index] + k * channel;
+	double *dz = state->convolution_gradient + k * channel;
+	double dbeta = state->channel_sums[k], dgamma = state->channel_sums[(size_t)unit->K + k], count = values_count(state, unit);
 	double scale = state->weights[layout->all[layout->unit[index].gamma].offset + k] * state->inverse_deviation[index][k];
 	for (size_t i = 0; i < pixels; i++) {
 		for (size_t n = 0; n < state->blocks * LANE_BLOCK; n++) {
@@ -198,8 +252,6 @@ static void unit_backward_channel(void *context, size_t k)
 			dz[at] = n < state->n ? scale * (dz[at] - dbeta / count - normalized[at] * dgamma / count) : 0;
 		}
 	}
-	state->gradients[layout->all[layout->unit[index].gamma].offset + k] = dgamma;
-	state->gradients[layout->all[layout->unit[index].beta].offset + k] = dbeta;
 	kernel_gradient(state, unit, dz, state->tensor[unit->x], state->gradients + layout->all[layout->unit[index].weight].offset + k * kernel);
 }
 
@@ -235,7 +287,9 @@ enum status ref_unit_backward(struct backend_state *state, int unit, bool accumu
 {
 	struct work work = {.state = state, .unit = &state->config.network->units[unit], .index = unit, .accumulate = accumulate,
 		.accumulate_shortcut = accumulate_shortcut};
-	threads_run(state->config.threads, unit_backward_channel, &work, (size_t)work.unit->K);
+	threads_run(state->config.threads, norm_gradient_task, &work, (size_t)work.unit->K);
+	TRY(sums_share(state, state->channel_sums, 2 * work.unit->K));
+	threads_run(state->config.threads, kernel_gradient_task, &work, (size_t)work.unit->K);
 	if (work.unit->x != 0) /* the image gets no gradient */
 		threads_run(state->config.threads, input_gradient_channel, &work, (size_t)work.unit->C);
 	return ST_OK;

@@ -1,7 +1,27 @@
-/* ref_update.c: the optimiser: SGD with momentum, weight decay and an exponential moving average.
+/* ref_update.c: the sums over ranks, and the optimiser: SGD with momentum, weight decay and an exponential moving average.
  *
  * In: gradients. Out: weights, momentum, EMA. One task owns one parameter tensor. */
 #include "core/backend/ref/ref.h"
+
+/* Nothing is handed over early: sums are doubles here, and those are summed while one waits. */
+enum status ref_reduce_start(struct backend_state *state, int unit)
+{
+	(void)state;
+	MUST(unit >= 0 && unit <= RESNET_UNITS);
+	return ST_OK;
+}
+
+enum status ref_reduce_finish(struct backend_state *state)
+{
+	const struct reduction *reduction = state->config.reduction;
+	if (reduction == NULL)
+		return ST_OK;
+	MUST(state->training);
+	for (size_t i = 0; i < state->config.layout->buffers_count; i++)
+		state->buffers[i] *= (double)state->n / (double)state->total;
+	TRY(reduction->sum(reduction->context, state->gradients, state->config.layout->weights_count));
+	return reduction->sum(reduction->context, state->buffers, state->config.layout->buffers_count);
+}
 
 struct work {
 	struct backend_state *state;
