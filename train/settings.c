@@ -188,8 +188,6 @@ static enum status check_schedule(struct settings *s)
 
 static enum status check_machine(const struct settings *s)
 {
-	if (s->devices > 1)
-		return FAIL(ST_SETTINGS, "devices=%d: the %s backend is one device; leave it out or set 1", s->devices, settings_backend(s));
 	if (s->precision != PRECISION_AUTO && s->precision != PRECISION_FP32)
 		return FAIL(ST_SETTINGS, "precision=%s: the %s backend computes in %s only; set auto or fp32", settings_word(s, SETTING_precision), settings_backend(s),
 			s->backend == BACKEND_CHOICE_REF ? "double precision" : "fp32");

@@ -44,6 +44,9 @@ enum stopping_metric { STOPPING_METRIC_LIST(SETTING_CONSTANT) };
 #define OPTIMIZER_LIST(X) X(OPTIMIZER_SGD, "sgd")
 enum optimizer { OPTIMIZER_LIST(SETTING_CONSTANT) };
 
+#define REDUCE_TYPE_LIST(X) X(REDUCE_FP32, "fp32") X(REDUCE_BF16, "bf16")
+enum reduce_type { REDUCE_TYPE_LIST(SETTING_CONSTANT) };
+
 /* Bits of settings.artifact_formats. */
 #define ARTIFACT_LIST(X) X(ARTIFACT_SAFETENSORS, "safetensors") X(ARTIFACT_PTH, "pth")
 enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
@@ -119,9 +122,15 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	LONG(max_seconds, "0", 1, 31536000, "no limit", RUNNING, "max_time", "stop cleanly after this many seconds of this process") \
 	WORD(backend, "auto", BACKEND_CHOICE_LIST, RUNNING, "device accelerator", "what computes; ref is slow, in double precision, for checks") \
 	WORD(precision, "auto", PRECISION_LIST, MATHS, "", "of activations; the cpu backend computes in fp32") \
-	INTEGER(devices, "0", 1, 1024, "auto", RUNNING, "num_devices num_gpus", "devices of this host to use") \
+	INTEGER(devices, "0", 1, 1024, "auto", RUNNING, "num_devices num_gpus", "devices of this host to use, one process each; auto: 1 on a CPU") \
 	INTEGER(threads, "0", 1, 1024, "auto", RUNNING, "num_threads", "threads of the cpu backend; auto: the cores that this process may use") \
 	FLAG(sync_bn, "false", MATHS, "sync_batchnorm", "batch-norm statistics over all devices; one device does so anyway") \
+	WORD(reduce_type, "fp32", REDUCE_TYPE_LIST, RUNNING, "grad_dtype", "what gradients travel as between devices; bf16: half the bytes, rounded") \
+	INTEGER(reduce_bucket_mb, "4", 1, 1024, NULL, RUNNING, "bucket_cap_mb", "megabytes of gradients that set out together while the rest is computed") \
+	INTEGER(rendezvous_port, "7777", 1, 65535, NULL, RUNNING, "master_port", "TCP port of the first host on which the others find it") \
+	INTEGER(rendezvous_timeout_seconds, "900", 1, 86400, NULL, RUNNING, "", "how long hosts wait until all are there") \
+	INTEGER(peer_timeout_seconds, "30", 3, 3600, NULL, RUNNING, "", "from a fault of one device or host until all have ended") \
+	INTEGER(collective_timeout_seconds, "600", 3, 86400, NULL, RUNNING, "", "how long one device may keep the others waiting in a step") \
 	FLAG(deterministic, "true", RUNNING, "", "only algorithms that give the same bits each time; the cpu backend has no others") \
 	INTEGER(checkpoint_every_epochs, "1", 1, 10000, "off", RUNNING, "checkpoint_frequency", "epochs between checkpoints") \
 	INTEGER(checkpoint_every_steps, "0", 1, 1000000000, "off", RUNNING, "save_steps", "steps between checkpoints, beside those at epochs") \
@@ -198,5 +207,8 @@ enum status settings_markdown(struct text *text);
 /* A line "key=value" for each setting that decides what the run computes. Two runs with equal fingerprints and equal data are the
  * same run. */
 enum status settings_fingerprint(const struct settings *settings, struct text *text);
+
+/* A line "key=value" for each setting that all hosts of a training must have alike: all but devices and threads. */
+enum status settings_common(const struct settings *settings, struct text *text);
 /* What differs between two fingerprints, as "epochs=5 (was 3), lr=0.2 (was 0.1)"; empty when they are equal. */
 enum status settings_differences(const char *now, const char *before, struct text *text);

@@ -66,14 +66,26 @@ enum status settings_markdown(struct text *text)
 	return ST_OK;
 }
 
+static enum status line_add(const struct setting *row, const struct settings *settings, struct text *text)
+{
+	TRY(text_printf(text, "%s=", row->name));
+	TRY(setting_format(row, settings, text));
+	return text_add(text, "\n");
+}
+
 enum status settings_fingerprint(const struct settings *settings, struct text *text)
 {
 	for (const struct setting *row = settings_rows; row < settings_rows + SETTINGS_COUNT; row++)
-		if (row->part == MATHS) {
-			TRY(text_printf(text, "%s=", row->name));
-			TRY(setting_format(row, settings, text));
-			TRY(text_add(text, "\n"));
-		}
+		if (row->part == MATHS)
+			TRY(line_add(row, settings, text));
+	return ST_OK;
+}
+
+enum status settings_common(const struct settings *settings, struct text *text)
+{
+	for (const struct setting *row = settings_rows; row < settings_rows + SETTINGS_COUNT; row++)
+		if (row != &settings_rows[SETTING_devices] && row != &settings_rows[SETTING_threads])
+			TRY(line_add(row, settings, text));
 	return ST_OK;
 }
 
