@@ -356,10 +356,9 @@ static void end_who_stays(struct parent *parent)
 
 static void read_child(struct parent *parent, struct child *child)
 {
-	enum status status = frame_stream_flush(child->stream);
 	struct frame frame;
-	if (status == ST_OK)
-		status = frame_stream_read(child->stream);
+	frame_stream_flush(child->stream);
+	enum status status = frame_stream_read(child->stream);
 	child->heard_us = parent->now_us;
 	while (child->stream != NULL && frame_stream_next(child->stream, &frame))
 		if (frame.scope == (uint8_t)child->scope && (int)frame.member == child->number)
@@ -373,10 +372,9 @@ static void read_child(struct parent *parent, struct child *child)
 static void read_link(struct parent *parent, int host)
 {
 	struct link *link = &parent->links[host];
-	enum status status = frame_stream_flush(link->stream);
 	struct frame frame;
-	if (status == ST_OK)
-		status = frame_stream_read(link->stream);
+	frame_stream_flush(link->stream);
+	enum status status = frame_stream_read(link->stream);
 	if (status != ST_OK)
 		link_break(link, status_message());
 	link->heard_us = parent->now_us;

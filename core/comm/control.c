@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* sigset_t with pthread_sigmask under strict C */
 #include "core/comm/control.h"
 
+#include "core/base/clock.h"
 #include "core/comm/frame.h"
 #include "core/comm/member.h"
 #include "core/comm/wire.h"
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -33,8 +33,7 @@ struct control {
 	pthread_cond_t changed;  /* member, or what a gather waits for */
 	struct member member;
 	bool closing;
-	bool mute;               /* nothing can be sent any more; what the parent said before it left is still to be read */
-	bool lost;               /* nor read */
+	bool lost;               /* the socket is of no use any more */
 	void (*on_abort)(void *context);
 	void *abort_context;
 	bool abort_due;          /* on_abort is to be called */
@@ -46,13 +45,6 @@ struct control {
 	size_t gathered_bytes;
 	enum status gather_status; /* of keeping them */
 };
-
-static int64_t clock_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static void wake(struct control *control)
 {
@@ -71,22 +63,24 @@ static void aborted(struct control *control)
 	wake(control);
 }
 
-static void lose(struct control *control, const char *why)
+/* The parent cannot be spoken to any more; why is this thread's sentence. */
+static void lose(struct control *control)
 {
 	char sentence[STATUS_MESSAGE_BYTES_MAX];
-	snprintf(sentence, sizeof sentence, "the parent process of this host cannot be heard any more: %s", why);
-	control->mute = control->lost = true;
+	snprintf(sentence, sizeof sentence, "the parent process of this host cannot be heard any more: %s", status_message());
+	control->lost = true;
 	if (member_abort(&control->member, sentence))
 		aborted(control);
 }
 
 static void say(struct control *control, const struct frame *frame)
 {
-	if (control->mute)
+	if (control->lost)
 		return;
-	control->mute = frame_stream_send(control->stream, frame) != ST_OK;
-	if (control->mute || frame_stream_pending(control->stream))
-		wake(control); /* for the thread to see to it */
+	if (frame_stream_send(control->stream, frame) != ST_OK)
+		lose(control);
+	else if (frame_stream_pending(control->stream))
+		wake(control); /* for the thread to wait until it can be sent */
 }
 
 static void say_plain(struct control *control, enum frame_type type, uint64_t number)
@@ -123,14 +117,14 @@ static void take_frames(struct control *control)
 			keep_gathered(control, &frame);
 	}
 	if (status != ST_OK)
-		lose(control, status_message());
+		lose(control);
 	pthread_cond_broadcast(&control->changed);
 }
 
 /* Tells the hub when the open gather takes too long, and gives up when there is no answer. */
 static void watch_gather(struct control *control)
 {
-	if (!control->member.gathering || control->mute)
+	if (!control->member.gathering || control->lost)
 		return;
 	if (control->gather_us < 0)
 		control->gather_us = control->ran_us;
@@ -181,16 +175,6 @@ static bool wait_ready(struct control *control, int64_t wait_us)
 	return ready > 0 && fds[1].revents != 0 && !control->lost;
 }
 
-/* Reads to the last frame before it gives up a parent that takes nothing any more. */
-static void exchange_frames(struct control *control)
-{
-	if (!control->mute)
-		control->mute = frame_stream_flush(control->stream) != ST_OK;
-	take_frames(control);
-	if (control->mute && !control->lost)
-		lose(control, "nothing can be sent to it");
-}
-
 /* Without the lock: it may ask us things. */
 static void call_on_abort(struct control *control)
 {
@@ -217,15 +201,17 @@ static void *run(void *context)
 			call_on_abort(control);
 		if (control->closing && end_us == INT64_MAX)
 			end_us = now_us + FAREWELL_US;
-		if (control->closing && (control->mute || !frame_stream_pending(control->stream) || now_us >= end_us))
+		if (control->closing && (control->lost || !frame_stream_pending(control->stream) || now_us >= end_us))
 			break;
 		if (now_us >= beat_us) {
 			say_plain(control, FRAME_BEAT, control->member.passed);
 			beat_us = now_us + BEAT_US;
 		}
 		watch_gather(control);
-		if ((control->mute && !control->lost) || wait_ready(control, rest_us(control, beat_us - now_us)))
-			exchange_frames(control);
+		if (wait_ready(control, rest_us(control, beat_us - now_us))) {
+			frame_stream_flush(control->stream);
+			take_frames(control);
+		}
 	}
 	pthread_mutex_unlock(&control->lock);
 	return NULL;
@@ -269,8 +255,7 @@ enum status control_open(const struct control_config *config, struct control **c
 	pthread_mutex_init(&made->lock, NULL);
 	pthread_mutex_lock(&made->lock);
 	say_plain(made, FRAME_HELLO, 0);
-	if (made->mute)
-		exchange_frames(made);
+	take_frames(made); /* the parent may be gone already */
 	enum status status = member_check(&made->member);
 	int error = status == ST_OK ? start_thread(made) : 0;
 	pthread_mutex_unlock(&made->lock);

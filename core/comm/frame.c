@@ -124,7 +124,16 @@ static enum status check_headers(struct frame_stream *stream)
 	return ST_OK;
 }
 
-enum status frame_stream_read(struct frame_stream *stream)
+/* How many bytes the next frame still lacks, as far as its header tells; 0: it is whole. */
+static size_t bytes_lacking(const struct frame_stream *stream)
+{
+	const struct buffer *in = &stream->in;
+	if (in->end - in->begin < FRAME_HEADER_BYTES)
+		return FRAME_HEADER_BYTES - (in->end - in->begin);
+	return stream->checked > in->end ? stream->checked - in->end : 0;
+}
+
+static enum status read_some(struct frame_stream *stream, bool one)
 {
 	struct buffer *in = &stream->in;
 	if (in->begin == in->end) {
@@ -132,10 +141,14 @@ enum status frame_stream_read(struct frame_stream *stream)
 		buffer_drop(in, 0);
 	}
 	for (size_t total = 0; total < READ_CALL_BYTES_MAX;) {
-		size_t begin = in->begin;
-		TRY(buffer_reserve(in, READ_BYTES));
+		size_t begin = in->begin, wanted = READ_BYTES;
+		if (one && bytes_lacking(stream) < wanted)
+			wanted = bytes_lacking(stream);
+		if (wanted == 0)
+			return ST_OK;
+		TRY(buffer_reserve(in, wanted));
 		stream->checked -= begin - in->begin;
-		ssize_t n = recv(stream->fd, in->bytes + in->end, READ_BYTES, 0);
+		ssize_t n = recv(stream->fd, in->bytes + in->end, wanted, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -151,6 +164,16 @@ enum status frame_stream_read(struct frame_stream *stream)
 		TRY(check_headers(stream));
 	}
 	return ST_OK;
+}
+
+enum status frame_stream_read(struct frame_stream *stream)
+{
+	return read_some(stream, false);
+}
+
+enum status frame_stream_read_one(struct frame_stream *stream)
+{
+	return read_some(stream, true);
 }
 
 bool frame_stream_next(struct frame_stream *stream, struct frame *frame)
@@ -191,10 +214,11 @@ enum status frame_stream_send(struct frame_stream *stream, const struct frame *f
 	if (frame->count > 0)
 		memcpy(header + FRAME_HEADER_BYTES, frame->bytes, frame->count);
 	out->end += FRAME_HEADER_BYTES + frame->count;
-	return frame_stream_flush(stream);
+	frame_stream_flush(stream);
+	return ST_OK;
 }
 
-enum status frame_stream_flush(struct frame_stream *stream)
+void frame_stream_flush(struct frame_stream *stream)
 {
 	struct buffer *out = &stream->out;
 	while (out->begin < out->end) {
@@ -202,12 +226,10 @@ enum status frame_stream_flush(struct frame_stream *stream)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return ST_OK;
-		if (n < 0)
-			return FAIL(ST_DEVICE, "the connection broke: %s", strerror(errno));
-		buffer_drop(out, (size_t)n);
+			return;
+		/* Broken: nobody will read it. What was said to us before is still there to be read. */
+		buffer_drop(out, n < 0 ? out->end - out->begin : (size_t)n);
 	}
-	return ST_OK;
 }
 
 bool frame_stream_pending(const struct frame_stream *stream)

@@ -63,11 +63,13 @@ void frame_stream_limit(struct frame_stream *stream, size_t payload_bytes_max);
  * connection broke (said only when nothing came before it in this call, so no frame is lost), or what came is no frame (too long,
  * unknown type); ST_MEMORY. */
 enum status frame_stream_read(struct frame_stream *stream);
+/* The same, but not a byte beyond the next frame: for a stream that is handed on, so that a poll sees what comes after. */
+enum status frame_stream_read_one(struct frame_stream *stream);
 /* The next whole frame that was read; false: none. Its bytes are valid until the next frame_stream_read. */
 bool frame_stream_next(struct frame_stream *stream, struct frame *frame);
-/* Queues a frame and sends what can be sent. ST_DEVICE: the connection broke, or the other side does not read (the queue is full);
- * ST_MEMORY. Who cannot be sent to may have said something before it left (a HELD, an abort): read until that fails too. */
+/* Queues a frame and sends what can be sent. ST_DEVICE: the other side does not read (the queue is full); ST_MEMORY. A connection that broke
+ * swallows what is sent: the next read tells, after all that the other side had said before. */
 enum status frame_stream_send(struct frame_stream *stream, const struct frame *frame);
-enum status frame_stream_flush(struct frame_stream *stream);
+void frame_stream_flush(struct frame_stream *stream);
 /* Something is queued: wait for POLLOUT too. */
 bool frame_stream_pending(const struct frame_stream *stream);

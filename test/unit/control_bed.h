@@ -33,7 +33,7 @@ static inline void control_bed_emit(void *context, const struct frame *frame)
 	struct control_bed *bed = context;
 	for (int i = 0; i < bed->members; i++)
 		if (bed->streams[i] != NULL)
-			(void)frame_stream_send(bed->streams[i], frame); /* one that left is told nothing; what it said last is still to be read */
+			OK(frame_stream_send(bed->streams[i], frame));
 }
 
 /* What a parent would send: a wish, an abort. */
@@ -75,7 +75,7 @@ static inline void *control_bed_run(void *context)
 			struct frame_stream *stream = bed->streams[i];
 			bool ready = stream != NULL && fds[i].revents != 0;
 			if (ready)
-				(void)frame_stream_flush(stream);
+				frame_stream_flush(stream);
 			bool alive = ready && frame_stream_read(stream) == ST_OK;
 			pthread_mutex_unlock(&bed->lock);
 			while (alive && bed->streams[i] != NULL && frame_stream_next(stream, &frame))
@@ -91,7 +91,7 @@ static inline void *control_bed_run(void *context)
 	return NULL;
 }
 
-/* hosts: of the hub; ranks or hosts are its members, by scope. */
+/* The members are hosts or ranks, by scope. Between open and start a process may fork. */
 static inline struct control_bed *control_bed_open(enum control_scope scope, int members)
 {
 	struct control_bed *bed = calloc(1, sizeof *bed);
@@ -106,8 +106,12 @@ static inline struct control_bed *control_bed_open(enum control_scope scope, int
 		OK(frame_stream_open(pair[0], CONTROL_BLOB_BYTES_MAX, &bed->streams[i]));
 	}
 	pthread_mutex_init(&bed->lock, NULL);
-	assert_int_equal(pthread_create(&bed->thread, NULL, control_bed_run, bed), 0);
 	return bed;
+}
+
+static inline void control_bed_start(struct control_bed *bed)
+{
+	assert_int_equal(pthread_create(&bed->thread, NULL, control_bed_run, bed), 0);
 }
 
 /* The parent of one member is gone. */

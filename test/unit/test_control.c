@@ -31,6 +31,7 @@ struct actor {
 
 static void act(struct control_bed *bed, struct actor *actors, void *(*part)(void *), int64_t timeout_us)
 {
+	control_bed_start(bed);
 	for (int i = 0; i < bed->members; i++) {
 		actors[i] = (struct actor){.bed = bed, .member = i, .control = control_bed_member(bed, i, timeout_us)};
 		assert_int_equal(pthread_create(&actors[i].thread, NULL, part, &actors[i]), 0);
@@ -108,6 +109,7 @@ static void test_alone(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 1);
+	control_bed_start(bed);
 	struct control *control = control_bed_member(bed, 0, patient_us);
 	struct control_blobs blobs = {0};
 	OK(control_gather(control, "abc", 3, &blobs));
@@ -221,6 +223,7 @@ static void test_stop_before_all_are_there(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 3);
+	control_bed_start(bed);
 	struct control *controls[3];
 	controls[0] = control_bed_member(bed, 0, patient_us);
 	controls[1] = control_bed_member(bed, 1, patient_us);
@@ -244,6 +247,7 @@ static void test_stop_while_loading(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_HOSTS, 2);
+	control_bed_start(bed);
 	struct control *first = control_bed_member(bed, 0, patient_us), *second = control_bed_member(bed, 1, patient_us);
 	control_bed_take(bed, &(struct frame){.type = FRAME_WISH, .member = 1, .number = 1});
 	control_bed_take(bed, &(struct frame){.type = FRAME_WISH, .member = 1, .number = 2});
@@ -268,6 +272,7 @@ static void test_abort_reaches_all(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 2);
+	control_bed_start(bed);
 	atomic_uint calls = 0;
 	struct control *first = control_bed_member(bed, 0, patient_us), *second = control_bed_member(bed, 1, patient_us);
 	control_on_abort(first, on_abort, &calls);
@@ -299,6 +304,7 @@ static void test_parent_is_gone(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 2);
+	control_bed_start(bed);
 	atomic_uint calls = 0;
 	struct control *first = control_bed_member(bed, 0, patient_us), *second = control_bed_member(bed, 1, patient_us);
 	control_on_abort(first, on_abort, &calls);
@@ -343,6 +349,7 @@ static void test_nonsense_from_the_parent(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 1);
+	control_bed_start(bed);
 	struct control *control = control_bed_member(bed, 0, patient_us);
 	control_bed_send(bed, &(struct frame){.type = FRAME_STOP, .number = 3});
 	FAILS(ST_DEVICE, "was not asked before", control_wait_abort(control, patient_us));
@@ -356,6 +363,7 @@ static void test_beats_tell_how_far(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 1);
+	control_bed_start(bed);
 	struct control *control = control_bed_member(bed, 0, patient_us);
 	for (int i = 0; i < 3; i++)
 		OK(control_pass(control));
@@ -382,6 +390,7 @@ static void test_own_stall_is_not_the_others(void **state)
 		_exit(status == ST_OK ? 0 : 1);
 	}
 	close(bed->fds[1]);
+	control_bed_start(bed);
 	struct control *control = control_bed_member(bed, 0, patient_us);
 	for (bool waits = false; !waits; nap(1)) {
 		pthread_mutex_lock(&bed->lock);
