@@ -62,10 +62,12 @@ struct reduction {
 	int rank, world;
 	size_t bucket_bytes; /* gradients are handed over in pieces of at least this, but for the last */
 	void *context;
-	/* Sums values over all ranks meanwhile, in place; the caller neither reads nor writes them until finish. */
+	/* Sums values over all ranks meanwhile, in place; the caller neither reads nor writes them until finish. For gradients: they may be rounded
+	 * on the way. */
 	enum status (*start)(void *context, float *values, size_t count);
 	enum status (*finish)(void *context);
-	/* Blocking, in place. Also between start and finish: synchronised batch norm's backward half does that, once a unit. */
+	/* Blocking, in place, as precise as doubles are: for statistics. Also between start and finish: synchronised batch norm's backward half
+	 * does that, once a unit. */
 	enum status (*sum)(void *context, double *values, size_t count);
 };
 

@@ -4,8 +4,8 @@
 enum status batch_check(const struct backend_config *config, int n, int total, bool training, enum which which)
 {
 	const struct network *network = config->network;
-	MUST(n >= (config->reduction == NULL) && n <= config->batch_max && n <= total && total >= 1);
-	MUST(!training || config->training);
+	MUST(n >= (config->reduction == NULL) && n <= config->batch_max && n <= total);
+	MUST(!training || (config->training && total >= 1));
 	MUST(which == WHICH_WEIGHTS || (config->ema && !training));
 	int images = norm_is_shared(config) ? total : n;
 	if (training && images * network->head.H * network->head.W == 1)

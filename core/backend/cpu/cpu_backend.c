@@ -145,9 +145,11 @@ static enum status cpu_open(const struct backend_config *config, struct backend_
 	state->buffers = own_floats(state, buffers);
 	if (config->training) {
 		state->gradients_count = gradients_lay_out(config, state->gradient_at);
-		state->travel = own_floats(state, buffers + state->gradients_count);
+		state->gradients = own_floats(state, state->gradients_count);
 		state->momentum = own_floats(state, weights);
 		state->buffers_before = own_floats(state, buffers);
+		if (config->reduction != NULL)
+			state->buffers_shared = own(state, buffers, sizeof *state->buffers_shared);
 		state->ranges_count = ranges_build(state, NULL);
 		state->ranges = own(state, state->ranges_count, sizeof *state->ranges);
 		state->squares = own(state, state->ranges_count, sizeof *state->squares);
@@ -165,10 +167,8 @@ static enum status cpu_open(const struct backend_config *config, struct backend_
 			cpu_close(state);
 			return FAIL(ST_MEMORY, "cpu backend: no memory for batches of %d images; a smaller batch_size takes less", config->batch_max);
 		}
-	if (config->training) {
-		state->gradients = state->travel + buffers;
+	if (config->training)
 		ranges_build(state, state->ranges);
-	}
 	*result = state;
 	return ST_OK;
 }
@@ -216,12 +216,6 @@ static enum status cpu_snapshot(struct backend_state *state, struct training_sta
 
 /* --- batch ---------------------------------------------------------------------------------------------------------- */
 
-/* Nothing of the gradients is under way. */
-static float *travel_idle(const struct backend_state *state)
-{
-	return state->gradients + state->gradients_count;
-}
-
 static enum status cpu_batch_begin(struct backend_state *state, int n, int total, bool training, enum which which)
 {
 	TRY(batch_check(&state->config, n, total, training, which));
@@ -235,14 +229,14 @@ static enum status cpu_batch_begin(struct backend_state *state, int n, int total
 	if (training) {
 		memcpy(state->buffers_before, state->buffers, state->config.layout->buffers_count * sizeof *state->buffers);
 		state->counters_before = state->counters;
-		state->travel_end = travel_idle(state);
+		state->gradients_left = state->gradients_count;
 	}
 	return ST_OK;
 }
 
 static enum status cpu_batch_abandon(struct backend_state *state)
 {
-	MUST(state->training && state->travel_end == travel_idle(state));
+	MUST(state->training && state->gradients_left == state->gradients_count);
 	memcpy(state->buffers, state->buffers_before, state->config.layout->buffers_count * sizeof *state->buffers);
 	state->counters = state->counters_before;
 	state->batches_tracked--;

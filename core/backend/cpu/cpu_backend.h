@@ -41,8 +41,8 @@ struct backend_state {
 	float *buffers, *ema_buffers;
 	float *gradients;               /* gradients_count, in the order of execution */
 	size_t gradients_count, gradient_at[PARAMS_MAX]; /* where each parameter tensor has its own */
-	float *travel;                  /* buffers_count floats right before the gradients: running statistics on their way to the sum */
-	float *travel_end;              /* from here on this batch's gradients have been handed over */
+	size_t gradients_left;          /* how many of this batch's, from the first on, have not been handed over to the sum */
+	double *buffers_shared;         /* (buffers_count) running statistics on their way to the sum; when there is one */
 	int64_t batches_tracked;
 	float *buffers_before; /* running statistics and counters as batch_begin found them, for batch_abandon */
 	struct counters counters_before;

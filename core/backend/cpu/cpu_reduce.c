@@ -1,17 +1,16 @@
-/* cpu_reduce.c: gradients and running statistics on their way to the sum over ranks.
+/* cpu_reduce.c: the sums over ranks of gradients and running statistics.
  *
  * In: a unit whose gradients are ready, last unit first. Out: runs of the gradients, handed over as they lie; after the finish, the sums in
- * their place. Right before the first unit's gradients is room for the running statistics, so the last run takes them along. */
+ * their place. Running statistics follow as doubles: they are never rounded to what gradients may travel as. */
 #include "core/backend/cpu/cpu_backend.h"
 
-#include <string.h>
-
-static enum status hand_over(struct backend_state *state, float *begin)
+/* All gradients from `first` on that have not been handed over yet. */
+static enum status hand_over(struct backend_state *state, size_t first)
 {
 	const struct reduction *reduction = state->config.reduction;
-	size_t count = (size_t)(state->travel_end - begin);
-	state->travel_end = begin;
-	return reduction->start(reduction->context, begin, count);
+	size_t count = state->gradients_left - first;
+	state->gradients_left = first;
+	return count > 0 ? reduction->start(reduction->context, state->gradients + first, count) : ST_OK;
 }
 
 enum status cpu_reduce_start(struct backend_state *state, int unit)
@@ -21,10 +20,10 @@ enum status cpu_reduce_start(struct backend_state *state, int unit)
 	if (reduction == NULL)
 		return ST_OK;
 	MUST(state->training && unit >= 0 && unit <= RESNET_UNITS);
-	float *begin = state->gradients + state->gradient_at[unit == RESNET_UNITS ? layout->head_weight : layout->unit[unit].weight];
-	MUST(begin < state->travel_end);
-	bool full = (size_t)(state->travel_end - begin) >= reduction->bucket_bytes / sizeof *begin;
-	return full ? hand_over(state, begin) : ST_OK;
+	size_t first = state->gradient_at[unit == RESNET_UNITS ? layout->head_weight : layout->unit[unit].weight];
+	MUST(first < state->gradients_left);
+	bool full = (state->gradients_left - first) * sizeof *state->gradients >= reduction->bucket_bytes;
+	return full ? hand_over(state, first) : ST_OK;
 }
 
 enum status cpu_reduce_finish(struct backend_state *state)
@@ -34,12 +33,14 @@ enum status cpu_reduce_finish(struct backend_state *state)
 	if (reduction == NULL)
 		return ST_OK;
 	MUST(state->training);
+	TRY(hand_over(state, 0));
 	double share = (double)state->n / (double)state->total;
 	for (size_t i = 0; i < buffers; i++)
-		state->travel[i] = (float)(share * (double)state->buffers[i]);
-	TRY(hand_over(state, state->travel));
+		state->buffers_shared[i] = share * (double)state->buffers[i];
+	TRY(reduction->sum(reduction->context, state->buffers_shared, buffers));
+	for (size_t i = 0; i < buffers; i++)
+		state->buffers[i] = (float)state->buffers_shared[i];
 	TRY(reduction->finish(reduction->context));
-	memcpy(state->buffers, state->travel, buffers * sizeof *state->buffers);
-	state->travel_end = state->gradients + state->gradients_count;
+	state->gradients_left = state->gradients_count;
 	return ST_OK;
 }
