@@ -4,7 +4,7 @@
  * the jobs (pointers to images, room for logits) belongs to the predict thread. */
 #include "serve/batch.h"
 
-#include "serve/clock.h"
+#include "core/base/clock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -9,10 +9,10 @@
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "serve/connection.h"
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "serve/access.h"
 #include "serve/attributes.h"
-#include "serve/clock.h"
 #include "serve/invoke.h"
 #include "serve/route.h"
 #include "serve/watch.h"

@@ -1,8 +1,8 @@
 /* invoke.c: see invoke.h. */
 #include "serve/invoke.h"
 
+#include "core/base/clock.h"
 #include "serve/attributes.h"
-#include "serve/clock.h"
 #include "serve/inflate.h"
 
 #include <stdlib.h>

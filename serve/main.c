@@ -3,11 +3,11 @@
  * The socket listens first, then the I/O threads answer /ping, then a thread loads the model. The main thread waits for SIGTERM: the
  * state becomes "draining", for a moment requests are still taken, then those that are there are finished and everything is taken down
  * in the reverse order. A second SIGTERM ends the process at once. */
+#include "core/base/clock.h"
 #include "core/base/cpu.h"
 #include "core/base/log.h"
 #include "core/base/opt_ml.h"
 #include "core/base/version.h"
-#include "serve/clock.h"
 #include "serve/connection.h"
 #include "serve/listen.h"
 #include "serve/server.h"

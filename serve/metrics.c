@@ -1,8 +1,8 @@
 /* metrics.c: see metrics.h. */
 #include "serve/metrics.h"
 
+#include "core/base/clock.h"
 #include "core/base/version.h"
-#include "serve/clock.h"
 
 #include <dirent.h>
 #include <stdio.h>

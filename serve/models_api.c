@@ -1,10 +1,10 @@
 /* models_api.c: see models_api.h. */
 #include "serve/models_api.h"
 
+#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/log.h"
-#include "serve/clock.h"
 #include "serve/invoke.h"
 
 #include <errno.h>

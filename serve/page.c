@@ -1,10 +1,10 @@
 /* page.c: see page.h. */
 #include "serve/page.h"
 
+#include "core/base/clock.h"
 #include "core/base/json.h"
 #include "core/base/version.h"
 #include "core/format/base64.h"
-#include "serve/clock.h"
 #include "serve/invoke.h"
 #include "serve/png.h"
 

@@ -3,8 +3,8 @@
 #define _GNU_SOURCE /* pipe2 */
 #include "serve/watch.h"
 
+#include "core/base/clock.h"
 #include "core/base/text.h"
-#include "serve/clock.h"
 #include "serve/request.h"
 
 #include <errno.h>

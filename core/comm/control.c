@@ -43,7 +43,6 @@ struct control {
 	bool gather_late;        /* LATE was sent */
 	uint8_t *gathered;       /* the result's bytes */
 	size_t gathered_bytes;
-	enum status gather_status; /* of keeping them */
 };
 
 static void wake(struct control *control)
@@ -91,12 +90,9 @@ static void say_plain(struct control *control, enum frame_type type, uint64_t nu
 
 static void keep_gathered(struct control *control, const struct frame *frame)
 {
-	control->gather_status = ST_OK;
 	control->gathered_bytes = frame->count;
 	control->gathered = malloc(frame->count + 1);
-	if (control->gathered == NULL)
-		control->gather_status = ST_MEMORY;
-	else if (frame->count > 0)
+	if (control->gathered != NULL && frame->count > 0) /* else control_gather finds none */
 		memcpy(control->gathered, frame->bytes, frame->count);
 }
 

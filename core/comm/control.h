@@ -55,8 +55,8 @@ enum status control_gather(struct control *control, const void *bytes, size_t co
 void control_blobs_free(struct control_blobs *blobs); /* accepts {0} */
 
 /* A boundary that all ranks pass the same number of times: between two steps. ST_STOPPED at the boundary that all agreed on (all have then
- * got ST_OK the same number of times); ST_DEVICE when the training was aborted. Costs a lock, no message, while nobody asks for a stop.
- * SCOPE_RANKS only; one thread at a time. */
+ * got ST_OK the same number of times); ST_DEVICE when the training was aborted. Costs a lock, no message, while nobody asks for a stop. All ranks
+ * gather at least once before their first boundary, so none has passed one while another is not there yet. SCOPE_RANKS only; one thread at a time. */
 enum status control_pass(struct control *control);
 /* Asks all to stop at a common boundary, as a SIGTERM to any parent does (a time budget is used up). Any thread. */
 void control_stop(struct control *control);

@@ -378,6 +378,21 @@ static void test_name_resolves_late(void **state)
 	hosts_close();
 }
 
+static void test_name_resolved_by_the_system(void **state)
+{
+	(void)state;
+	hosts_make(2, "localhost");
+	for (int i = 0; i < 2; i++)
+		host_start(i);
+	for (int i = 0; i < 2; i++) {
+		host_join(i);
+		host_check(i, ST_OK, "");
+		const char *address = hosts[i].rendezvous.address;
+		assert_true(strcmp(address, "127.0.0.1") == 0 || strcmp(address, "::1") == 0);
+	}
+	hosts_close();
+}
+
 static void test_all_addresses_are_tried(void **state)
 {
 	(void)state;
@@ -785,6 +800,7 @@ int main(void)
 		cmocka_unit_test(test_meet_on_an_interface),
 		cmocka_unit_test(test_first_host_comes_late),
 		cmocka_unit_test(test_name_resolves_late),
+		cmocka_unit_test(test_name_resolved_by_the_system),
 		cmocka_unit_test(test_all_addresses_are_tried),
 		cmocka_unit_test(test_name_never_resolves),
 		cmocka_unit_test(test_stop_while_the_resolver_hangs),

@@ -1,9 +1,9 @@
 /* Goal: jobs reach the engine joined, in order, each with its own images, and come back once with their own logits to the bit; deadlines, full
  * queue, clients that left, large jobs in parts. Method: a fake engine whose logits are a function of the image alone, that counts its
  * runs and can be held up, so that what waits is known. */
+#include "core/base/clock.h"
 #include "core/base/random.h"
 #include "serve/batch.h"
-#include "serve/clock.h"
 
 #include <pthread.h>
 #include <setjmp.h>
