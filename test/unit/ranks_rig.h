@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RIG_RANKS_MAX = 8, RIG_GATHERS_MAX = 4, RIG_BLOB_BYTES_MAX = 4096, RIG_WAIT_SECONDS = 20 };
+enum { RIG_RANKS_MAX = 8, RIG_GATHERS_MAX = 16, RIG_BLOB_BYTES_MAX = 4096, RIG_WAIT_SECONDS = 20 };
 
 /* What all ranks and the test see. */
 struct board {
@@ -26,6 +26,7 @@ struct board {
 		uint8_t bytes[RIG_BLOB_BYTES_MAX];
 	} gathers[RIG_GATHERS_MAX][RIG_RANKS_MAX];
 	atomic_bool aborted; /* what control_check tells of */
+	int held; /* this rank (if > 0) stands still after its first gather: it told the others where it is, and never comes */
 	atomic_int stage[RIG_RANKS_MAX]; /* for the test's own use */
 	uint64_t digests[RIG_RANKS_MAX];
 	double numbers[RIG_RANKS_MAX][4];
@@ -91,6 +92,8 @@ enum status control_gather(struct control *control, const void *bytes, size_t co
 			rig_sleep(0.001);
 		}
 	}
+	while (board->held > 0 && board->held == control->rank)
+		pause();
 	if (blobs == NULL)
 		return ST_OK;
 	blobs->bytes = malloc((size_t)control->world * RIG_BLOB_BYTES_MAX);

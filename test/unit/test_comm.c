@@ -1,70 +1,12 @@
-/* Goal: sums over ranks are right, the same bits on all ranks and from run to run, whatever the sizes and whoever comes late; nothing hangs when
- * a peer is gone, stopped or silent, and the sentence says so.
+/* Goal: sums over ranks are right, the same bits on all ranks and from run to run, whatever the sizes and whoever comes late.
  * Method: forked processes on loopback (ranks_rig.h). Whole numbers small enough to be added exactly in any order are compared exactly; random
- * ones by a digest of their bits. Faults are made with signals at random instants. Deadlines of the test are far away: they only
- * keep a hang from being silent. */
+ * ones by a digest of their bits, and to a bound that follows from the number of roundings. */
 #define _DEFAULT_SOURCE
-#include "ranks_rig.h"
+#include "comm_rig.h"
 
-#include "core/base/random.h"
 #include "core/comm/add.h"
-#include "core/comm/comm.h"
 
-#include <arpa/inet.h>
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <sys/socket.h>
-
-#include <cmocka.h>
-
-enum { WAIT_SECONDS = 120, TIMEOUT_US = 60 * 1000 * 1000 };
-
-/* In a rank: says what broke and ends the rank. */
-#define HOLD(condition) \
-	do { \
-		if (!(condition)) { \
-			fprintf(stderr, "rank %d: line %d: %s\n", control->rank, __LINE__, #condition); \
-			return 1; \
-		} \
-	} while (0)
-#define HOLD_OK(call) \
-	do { \
-		if ((call) != ST_OK) { \
-			fprintf(stderr, "rank %d: line %d: %s\n", control->rank, __LINE__, status_message()); \
-			return 1; \
-		} \
-	} while (0)
-
-struct plan {
-	enum comm_schedule schedule;
-	enum comm_type type;
-	const char *address;
-	int64_t timeout_us;
-	uint64_t seed;
-	bool late; /* ranks come at random times */
-};
-
-static enum status plan_open(const struct plan *plan, struct control *control, struct comm **comm)
-{
-	struct comm_config config = {.control = control, .rank = control->rank, .world = control->world,
-		.address = plan->address != NULL ? plan->address : "127.0.0.1", .type = plan->type, .schedule = plan->schedule,
-		.timeout_us = plan->timeout_us != 0 ? plan->timeout_us : TIMEOUT_US};
-	return comm_open(&config, comm);
-}
-
-static void all_end_well(int world, int (*rank_main)(struct control *control, void *context), struct plan *plan)
-{
-	struct rig rig;
-	bool good = true;
-	rig_start(&rig, world, rank_main, plan);
-	good = rig_wait(&rig, WAIT_SECONDS);
-	for (int rank = 0; rank < world; rank++)
-		good = good && rig.ends[rank] == 0;
-	rig_free(&rig);
-	assert_true(good);
-}
+#include <dirent.h>
 
 /* --- values --------------------------------------------------------------------------------------------------------- */
 
@@ -123,12 +65,14 @@ static int size_check(struct comm *comm, struct control *control, enum sort sort
 
 static int sums_rank(struct control *control, void *context)
 {
-	static const size_t counts[] = {0, 1, 2, 3, 7, 100, 1023, 65537, 300001, 3000000};
+	static const size_t counts[] = {0, 1, 2, 3, 7, 100, 1023, 65537, 300001, 10000000};
 	struct plan *plan = context;
+	/* The largest once: it is the same code. */
+	size_t sizes = sizeof counts / sizeof *counts - (plan->schedule != COMM_BY_SIZE);
 	struct comm *comm;
 	HOLD_OK(plan_open(plan, control, &comm));
 	for (int sort = 0; sort < SORTS; sort++)
-		for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+		for (size_t c = 0; c < sizes; c++)
 			HOLD(size_check(comm, control, (enum sort)sort, counts[c]) == 0);
 	struct comm_figures figures;
 	comm_figures(comm, &figures);
@@ -146,10 +90,300 @@ static void sums_are_right(void **state)
 				all_end_well(world, sums_rank, &(struct plan){.schedule = (enum comm_schedule)schedule, .type = (enum comm_type)type});
 }
 
+
+/* --- order ---------------------------------------------------------------------------------------------------------- */
+
+enum { ROUNDS = 12, DIGEST_COUNT_MAX = 400003 };
+
+static uint64_t digest_add(uint64_t digest, const void *bytes, size_t count)
+{
+	const uint8_t *byte = bytes;
+	for (size_t i = 0; i < count; i++)
+		digest = (digest ^ byte[i]) * 1099511628211u;
+	return digest;
+}
+
+/* Random values of very different sizes, where another order of adding gives other bits. */
+static double wild(int rank, int round, size_t i)
+{
+	struct random4 words = random_words((uint64_t)rank, RANDOM_TEST, (uint32_t)round, i);
+	return ((double)words.word[0] / 2147483648.0 - 1) * ldexp(1, (int)(words.word[1] % 12));
+}
+
+static int bits_rank(struct control *control, void *context)
+{
+	static const size_t counts[] = {5, 1000, 70001, DIGEST_COUNT_MAX};
+	struct plan *plan = context;
+	struct comm *comm;
+	struct random_stream random = random_open(plan->seed, RANDOM_TEST, 0, (uint64_t)control->rank);
+	float *floats = malloc(DIGEST_COUNT_MAX * sizeof *floats);
+	double *doubles = malloc(DIGEST_COUNT_MAX * sizeof *doubles);
+	HOLD(floats != NULL && doubles != NULL);
+	HOLD_OK(plan_open(plan, control, &comm));
+	uint64_t digest = 14695981039346656037u;
+	double error_worst = 0;
+	for (int round = 0; round < ROUNDS; round++) {
+		size_t count = counts[round % 4];
+		for (size_t i = 0; i < count; i++) {
+			doubles[i] = wild(control->rank, round, i);
+			floats[i] = (float)doubles[i];
+		}
+		if (plan->late && random_below(&random, 2) == 0)
+			rig_sleep(0.02 * random_unit(&random));
+		HOLD_OK(comm_start(comm, floats, count / 2));
+		HOLD_OK(comm_start(comm, floats + count / 2, count - count / 2));
+		if (plan->late && random_below(&random, 2) == 0)
+			rig_sleep(0.02 * random_unit(&random));
+		HOLD_OK(comm_finish(comm));
+		HOLD_OK(comm_sum_doubles(comm, doubles, count));
+		digest = digest_add(digest, floats, count * sizeof *floats);
+		digest = digest_add(digest, doubles, count * sizeof *doubles);
+		/* Near the truth, too: each of `world` roundings (the value's own, and one an addition) is off by half a step of the sum of sizes at most. */
+		for (size_t i = 0; i < count; i += 97) {
+			double sizes = 0;
+			for (int rank = 0; rank < control->world; rank++)
+				sizes += fabs(wild(rank, round, i));
+			double bound = sizes * 1.02 * control->world * ldexp(1, plan->type == COMM_BF16 ? -8 : -24);
+			double error = fabs((double)floats[i] - doubles[i]) / bound;
+			error_worst = error > error_worst ? error : error_worst;
+		}
+	}
+	HOLD(error_worst > 0 && error_worst <= 1);
+	if (control->rank == 0 && !plan->late)
+		printf("    %d ranks, %s: error at most %.2f of its bound\n", control->world, plan->type == COMM_BF16 ? "bf16" : "fp32", error_worst);
+	control->board->digests[control->rank] = digest;
+	comm_close(comm);
+	free(doubles);
+	free(floats);
+	return 0;
+}
+
+static uint64_t bits_digest(int world, struct plan *plan)
+{
+	struct rig rig;
+	rig_start(&rig, world, bits_rank, plan);
+	bool good = rig_wait(&rig, WAIT_SECONDS);
+	uint64_t digest = rig.board->digests[0];
+	for (int rank = 0; rank < world; rank++)
+		good = good && rig.ends[rank] == 0 && rig.board->digests[rank] == digest;
+	rig_free(&rig);
+	assert_true(good);
+	return digest;
+}
+
+static void bits_are_the_same_on_all_ranks_and_from_run_to_run(void **state)
+{
+	(void)state;
+	for (int world = 2; world <= 5; world++)
+		for (int type = COMM_FP32; type <= COMM_BF16; type++) {
+			uint64_t digest = bits_digest(world, &(struct plan){.type = (enum comm_type)type});
+			for (uint64_t seed = 1; seed <= 3; seed++)
+				assert_int_equal(bits_digest(world, &(struct plan){.type = (enum comm_type)type, .seed = seed, .late = true}), digest);
+		}
+}
+
+/* --- bf16 ----------------------------------------------------------------------------------------------------------- */
+
+static float float_of(uint32_t bits)
+{
+	float value;
+	memcpy(&value, &bits, sizeof value);
+	return value;
+}
+
+static uint32_t bits_of(float value)
+{
+	uint32_t bits;
+	memcpy(&bits, &value, sizeof bits);
+	return bits;
+}
+
+static void bf16_rounds_to_nearest_even(void **state)
+{
+	(void)state;
+	static const uint32_t tails[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+	for (uint32_t head = 0; head < 65536; head++)
+		for (size_t t = 0; t < sizeof tails / sizeof *tails; t++) {
+			float value = float_of(head << 16 | tails[t]), back;
+			uint16_t rounded;
+			bf16_from_floats(&rounded, &value, 1);
+			floats_from_bf16(&back, &rounded, 1);
+			if (isnan(value)) {
+				assert_true(isnan(back));
+				continue;
+			}
+			/* The neighbour nearer to zero, and the other one; a tie goes to the even. */
+			uint32_t expected = tails[t] > 0x8000 || (tails[t] == 0x8000 && (head & 1) != 0) ? head + 1 : head;
+			assert_int_equal(rounded, expected);
+			assert_int_equal(bits_of(back), expected << 16);
+			if (isinf(value))
+				assert_true(back == value);
+		}
+	uint16_t a = 0x3f80, b = 0x3f80, sum;
+	add_bf16(&sum, &a, &b, 1);
+	assert_int_equal(sum, 0x4000); /* 1 + 1 */
+	b = 0x3b80;                    /* 2^-8: half a step of 1 */
+	add_bf16(&sum, &a, &b, 1);
+	assert_int_equal(sum, 0x3f80); /* stays: even */
+}
+
+static int special_rank(struct control *control, void *context)
+{
+	struct plan *plan = context;
+	struct comm *comm;
+	HOLD_OK(plan_open(plan, control, &comm));
+	for (int who = 0; who < control->world; who++) {
+		float values[6] = {1, 1, 1, 1, -0.0f, 1};
+		if (control->rank == who) {
+			values[0] = NAN;
+			values[1] = INFINITY;
+			values[2] = -INFINITY;
+			values[3] = 3.4e38f; /* no longer finite as bf16 */
+		}
+		if (control->rank == (who + 1) % control->world)
+			values[5] = INFINITY;
+		else if (control->rank == who)
+			values[5] = -INFINITY;
+		HOLD_OK(comm_start(comm, values, 6));
+		HOLD_OK(comm_finish(comm));
+		HOLD(isnan(values[0]) && values[1] == INFINITY && values[2] == -INFINITY);
+		HOLD(plan->type == COMM_BF16 ? values[3] == INFINITY : isfinite(values[3]));
+		HOLD(values[4] == 0 && signbit(values[4]) && isnan(values[5]));
+	}
+	comm_close(comm);
+	return 0;
+}
+
+static void nan_and_infinity_survive(void **state)
+{
+	(void)state;
+	for (int type = COMM_FP32; type <= COMM_BF16; type++)
+		for (int schedule = COMM_RING; schedule <= COMM_HALVING; schedule++)
+			all_end_well(3, special_rank, &(struct plan){.type = (enum comm_type)type, .schedule = (enum comm_schedule)schedule});
+}
+
+/* --- broadcast, figures, many at once, opening and closing ---------------------------------------------------------- */
+
+static int broadcast_rank(struct control *control, void *context)
+{
+	static const size_t counts[] = {0, 1, 3, 4097, 20000003};
+	struct comm *comm;
+	uint8_t *bytes = malloc(counts[4] + 1);
+	HOLD(bytes != NULL);
+	HOLD_OK(plan_open(context, control, &comm));
+	for (int root = 0; root < control->world; root++)
+		for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+			for (size_t i = 0; i <= counts[c]; i++)
+				bytes[i] = (uint8_t)(whole(control->rank, i) + root);
+			HOLD_OK(comm_broadcast(comm, bytes, counts[c], root));
+			for (size_t i = 0; i < counts[c]; i++)
+				HOLD(bytes[i] == (uint8_t)(whole(root, i) + root));
+			HOLD(bytes[counts[c]] == (uint8_t)(whole(control->rank, counts[c]) + root));
+		}
+	comm_close(comm);
+	free(bytes);
+	return 0;
+}
+
+static void broadcast_reaches_all(void **state)
+{
+	(void)state;
+	for (int world = 2; world <= 5; world++)
+		all_end_well(world, broadcast_rank, &(struct plan){0});
+}
+
+static int figures_rank(struct control *control, void *context)
+{
+	enum { COUNT = 2 * 3 * 4 * 5 * 1000 };
+	struct comm *comm;
+	struct comm_figures figures;
+	static float values[COUNT];
+	HOLD_OK(plan_open(context, control, &comm));
+	comm_figures(comm, &figures);
+	HOLD(figures.bytes_sent == 0 && figures.sums == 0 && figures.sum_seconds == 0 && figures.waited_seconds == 0);
+	/* A ring moves 2·(W − 1)/W of the values over each line, and no rank can do with less. */
+	HOLD_OK(comm_sum_floats(comm, values, COUNT));
+	comm_figures(comm, &figures);
+	HOLD(figures.bytes_sent == 2 * sizeof values / (size_t)control->world * (size_t)(control->world - 1));
+	HOLD(figures.sums == 1 && figures.sum_seconds > 0 && figures.waited_seconds == 0);
+	/* More than the queue holds. */
+	for (int i = 0; i < 3 * COMM_STARTED_MAX; i++)
+		HOLD_OK(comm_start(comm, values + i, 1));
+	HOLD_OK(comm_finish(comm));
+	HOLD_OK(comm_finish(comm));
+	comm_figures(comm, &figures);
+	HOLD(figures.sums == 1 + 3 * COMM_STARTED_MAX && figures.waited_seconds > 0);
+	comm_close(comm);
+	return 0;
+}
+
+static void figures_count_what_travels(void **state)
+{
+	(void)state;
+	for (int world = 2; world <= 5; world++)
+		all_end_well(world, figures_rank, &(struct plan){.schedule = COMM_RING});
+}
+
+/* Entries of a folder of /proc/self: open files, threads. */
+static int entries_count(const char *path)
+{
+	DIR *folder = opendir(path);
+	int count = 0;
+	while (folder != NULL && readdir(folder) != NULL)
+		count++;
+	if (folder != NULL)
+		closedir(folder);
+	return count;
+}
+
+/* A thread that was joined is listed for a moment longer; ThreadSanitizer has one of its own. */
+static bool entries_settle(const char *path, int count)
+{
+	double until = rig_seconds() + RIG_WAIT_SECONDS;
+	while (entries_count(path) > count && rig_seconds() < until)
+		rig_sleep(0.01);
+	return entries_count(path) <= count;
+}
+
+static int reopened_rank(struct control *control, void *context)
+{
+	struct plan *plan = context;
+	struct random_stream random = random_open(plan->seed, RANDOM_TEST, 1, (uint64_t)control->rank);
+	int files = entries_count("/proc/self/fd"), threads = entries_count("/proc/self/task");
+	for (int i = 0; i < RIG_GATHERS_MAX; i++) {
+		struct comm *comm;
+		float values[3] = {1, 2, 3};
+		HOLD_OK(plan_open(plan, control, &comm));
+		HOLD_OK(comm_sum_floats(comm, values, 3));
+		HOLD(values[2] == (float)(3 * control->world));
+		/* The first to be done leaves at once, and takes nothing from the others. */
+		if (random_below(&random, 2) == 0)
+			rig_sleep(0.005 * random_unit(&random));
+		comm_close(comm);
+	}
+	HOLD(files > 0 && entries_settle("/proc/self/fd", files));
+	HOLD(threads > 0 && entries_settle("/proc/self/task", threads + 1));
+	comm_close(NULL);
+	return 0;
+}
+
+static void who_leaves_takes_nothing_along(void **state)
+{
+	(void)state;
+	for (int world = 2; world <= 4; world++)
+		all_end_well(world, reopened_rank, &(struct plan){.seed = (uint64_t)world});
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bf16_rounds_to_nearest_even),
 		cmocka_unit_test(sums_are_right),
+		cmocka_unit_test(bits_are_the_same_on_all_ranks_and_from_run_to_run),
+		cmocka_unit_test(nan_and_infinity_survive),
+		cmocka_unit_test(broadcast_reaches_all),
+		cmocka_unit_test(figures_count_what_travels),
+		cmocka_unit_test(who_leaves_takes_nothing_along),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
