@@ -1,6 +1,7 @@
 /* parent.c: see parent.h. One loop, parent_watch; what it does in each round is in the order of the functions below. */
 #include "train/parent.h"
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "train/stop.h"
 
@@ -9,17 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { ROUND_MS = 100, BEAT_US = 1000000, STALL_US = 1000000, REAP_MS = 10 };
-
-static int64_t clock_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static int64_t leave_us(const struct parent *parent)
 {
@@ -192,6 +185,8 @@ static void pass_up(struct parent *parent, const struct frame *frame, enum contr
 		progress_note(parent, frame);
 	if (parent->hub != NULL && frame->type == FRAME_HELD)
 		parent->leaving = true;
+	if (frame->type == FRAME_DONE && frame->member < (uint32_t)parent->hosts)
+		parent->links[frame->member].done = true;
 	enum status status = send_up(parent, frame);
 	if (status == ST_MEMORY)
 		accuse_self(parent, status, status_message());
@@ -283,6 +278,16 @@ static void judge_child_silence(struct parent *parent, const struct child *child
 	parent_accuse(parent, child->scope, child->number, ST_DEVICE, sentence);
 }
 
+/* Another host has left in good order. */
+static void host_left(struct parent *parent, int host)
+{
+	const struct frame frame = {.type = FRAME_DONE, .scope = SCOPE_HOSTS, .member = (uint32_t)host};
+	if (parent->hub == NULL)
+		spread(parent, &frame);
+	else if (!parent->links[host].done)
+		pass_up(parent, &frame, SCOPE_HOSTS, host);
+}
+
 static void judge_link(struct parent *parent, int host)
 {
 	struct link *link = &parent->links[host];
@@ -294,6 +299,10 @@ static void judge_link(struct parent *parent, int host)
 		link->stream = NULL;
 		if (parent->done)
 			return;
+		if (parent->canceled) { /* nobody need stay for what does not begin */
+			host_left(parent, host);
+			return;
+		}
 		snprintf(sentence, sizeof sentence, "lost by host %s (%s): its training process or its machine ended", resource_host(parent->config->resource),
 			link->broken);
 	} else if (parent->now_us - link->heard_us > silence_us(parent) && !parent->done)

@@ -18,6 +18,7 @@ struct link {
 	struct frame_stream *stream; /* NULL: none, or lost */
 	char broken[256];            /* why it is lost, as soon as that is seen; "" */
 	int64_t heard_us;
+	bool done;                   /* its ranks ended well */
 };
 
 /* What the training failed of. */

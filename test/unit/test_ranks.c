@@ -6,6 +6,7 @@
 #include "train/ranks.h"
 
 #include "core/base/random.h"
+#include "core/base/version.h"
 #include "train/stop.h"
 
 #include <arpa/inet.h>
@@ -76,6 +77,7 @@ static struct scene {
 	int collective_timeout_ms;
 	int files;             /* descriptors that a host may open, beyond those that it has; 0: as many as it likes */
 	const char *settings[HOSTS];
+	enum {STAYS, LEAVES_STOPPED, LEAVES} second; /* what the second host does when all have met */
 } scene;
 
 static pid_t hosts[HOSTS];
@@ -170,6 +172,19 @@ static enum status rank(void *context, const struct place *place)
 	return ST_OK;
 }
 
+/* Comes to the rendezvous and leaves, as one who is asked to stop in its last moment. */
+static void desert(const struct ranks_config *config)
+{
+	const struct rendezvous_config request = {.hosts = (const char(*)[HOST_BYTES])config->resource->hosts, .hosts_count = HOSTS, .host = 1,
+		.port = config->port, .interface = "", .version = smelt_version(), .job = "", .settings = config->settings, .devices = config->devices,
+		.timeout_us = config->rendezvous_timeout_us};
+	struct rendezvous rendezvous;
+	const struct frame wish = {.type = FRAME_WISH, .scope = SCOPE_HOSTS, .member = 1, .number = 1};
+	if (rendezvous_open(&request, &rendezvous) == ST_OK && scene.second == LEAVES_STOPPED && frame_stream_send(rendezvous.streams[0], &wish) != ST_OK)
+		_exit(99);
+	_exit(0);
+}
+
 static void host_run(int host, int port)
 {
 	static char names[HOSTS][HOST_BYTES] = {"127.0.0.1", "127.0.0.2"};
@@ -177,6 +192,7 @@ static void host_run(int host, int port)
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setpgid(0, 0);
+	signal(SIGCHLD, SIG_IGN); /* as a careless parent would start us */
 	const struct resource resource = {.hosts = names, .hosts_count = scene.hosts, .rank = host};
 	const struct ranks_config config = {
 		.resource = &resource,
@@ -197,6 +213,8 @@ static void host_run(int host, int port)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	enum status status = stop_install();
+	if (host == 1 && scene.second != STAYS)
+		desert(&config);
 	if (status == ST_OK)
 		status = ranks_run(&config);
 	board->hosts[host].status = status;
@@ -294,6 +312,7 @@ static void ends(int host, int code, enum status status, const char *sentence)
 static int group_setup(void **unused)
 {
 	(void)unused;
+	unsetenv("TRAINING_JOB_NAME"); /* both hosts of a test are of one job */
 	board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return board == MAP_FAILED || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0;
 }
@@ -690,6 +709,56 @@ static void two_stall_together(void **unused)
 	nobody_left();
 }
 
+/* Both say the same, and one of them that it was its own. */
+static void one_cause_for_all(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 10; i++) {
+		begin((struct scene){.hosts = 2, .devices = {2, 2}, .deed = FAIL_DATA, .culprit = -1, .apart = i % 2 != 0});
+		wait_steps(6);
+		atomic_store(&board->go, true);
+		int codes[] = {end(0), end(1)};
+		assert_string_equal(board->hosts[0].sentence, board->hosts[1].sentence);
+		assert_non_null(strstr(board->hosts[0].sentence, "): its dog ate the data"));
+		bool second = strncmp(board->hosts[0].sentence, "host 127.0.0.2 (rank ", 21) == 0;
+		assert_int_equal(codes[second], 3);
+		assert_int_equal(codes[!second], 4);
+		nobody_left();
+	}
+}
+
+static void two_stop_at_any_time(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 30; i++) {
+		begin((struct scene){.hosts = 2, .devices = {2, 2}});
+		nap(3 * i);
+		for (int host = 0; host < 2; host++)
+			kill(hosts[host], SIGTERM);
+		for (int host = 0; host < 2; host++) {
+			int code = end(host);
+			if (code != 0 && code != 128 + SIGTERM) /* it may not have come to stop_install */
+				fail_msg("host %d left with %d: %s", host, code, board->hosts[host].sentence);
+			if (code == 0)
+				assert_int_equal(board->hosts[host].status, ST_STOPPED);
+		}
+		nobody_left();
+	}
+}
+
+static void host_leaves_at_once(void **unused)
+{
+	(void)unused;
+	begin((struct scene){.hosts = 2, .devices = {2, 2}, .second = LEAVES_STOPPED});
+	assert_int_equal(end(1), 0);
+	ends(0, 0, ST_STOPPED, "");
+	nobody_left();
+	begin((struct scene){.hosts = 2, .devices = {2, 2}, .second = LEAVES});
+	assert_int_equal(end(1), 0);
+	ends(0, 4, ST_DEVICE, "host 127.0.0.2: lost by host 127.0.0.1 (");
+	nobody_left();
+}
+
 /* Any process of either host, at any instant. */
 static void killed_at_random(void **unused)
 {
@@ -769,6 +838,9 @@ int main(void)
 		T(host_dies),
 		T(host_is_stopped),
 		T(two_stall_together),
+		T(one_cause_for_all),
+		T(two_stop_at_any_time),
+		T(host_leaves_at_once),
 		T(killed_at_random),
 		T(endless_wait_names_its_host),
 		T(settings_differ),
