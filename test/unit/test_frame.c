@@ -135,6 +135,42 @@ static void test_random_pieces(void **state)
 	frame_stream_close(sender);
 }
 
+/* However the buffer was moved and grown meanwhile, every header is looked at. */
+static void test_no_frame_after_many(void **state)
+{
+	(void)state;
+	enum { FRAMES = 60 };
+	static uint8_t bytes[FRAMES * (FRAME_HEADER_BYTES + LIMIT) + FRAME_HEADER_BYTES];
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct random_stream random = random_open(seed, RANDOM_TEST, 1, 0);
+		int other, taken = 0;
+		size_t used = 0, at = 0;
+		struct frame frame;
+		struct frame_stream *stream = stream_open(&other);
+		for (int i = 0; i < FRAMES; i++) {
+			uint32_t count = random_below(&random, LIMIT + 1);
+			header_put(bytes + used, count, FRAME_GATHER, 0, 0);
+			used += FRAME_HEADER_BYTES + count;
+		}
+		header_put(bytes + used, LIMIT + 1, FRAME_GATHER, 0, 0);
+		while (at < used) {
+			size_t piece = 1 + random_below(&random, 50000);
+			piece = piece < used - at ? piece : used - at;
+			put(other, bytes + at, piece);
+			at += piece;
+			OK(frame_stream_read(stream));
+			while (frame_stream_next(stream, &frame))
+				taken++;
+		}
+		assert_int_equal(taken, FRAMES);
+		put(other, bytes + used, FRAME_HEADER_BYTES);
+		FAILS(ST_DEVICE, "65537 bytes, at most 65536", frame_stream_read(stream));
+		assert_false(frame_stream_next(stream, &frame));
+		frame_stream_close(stream);
+		close(other);
+	}
+}
+
 static void test_no_frame(void **state)
 {
 	(void)state;
@@ -289,6 +325,7 @@ int main(void)
 		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_random_pieces),
 		cmocka_unit_test(test_no_frame),
+		cmocka_unit_test(test_no_frame_after_many),
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_closed),
 		cmocka_unit_test(test_read_one),
