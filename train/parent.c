@@ -160,7 +160,7 @@ void parent_accuse(struct parent *parent, enum control_scope scope, int number, 
 	/* The hub spreads it. Elsewhere this host's own ranks need not wait for the hub, which may know of an earlier cause. */
 	if (send_up(parent, &frame) != ST_OK || parent->hub == NULL) {
 		spread_abort(parent, &frame);
-		parent->cause.confirmed = parent->hub != NULL;
+		parent->cause.confirmed = parent->hub != NULL || (scope == SCOPE_HOSTS && number == 0); /* whom it is about will not confirm it */
 	}
 }
 
@@ -261,6 +261,7 @@ static void judge_child(struct parent *parent, struct child *child)
 		parent_accuse(parent, child->scope, child->number, status, status_message());
 }
 
+/* Who is silent does not hear either. */
 static void judge_child_silence(struct parent *parent, const struct child *child)
 {
 	if (child->ended || child->judged)
@@ -276,6 +277,8 @@ static void judge_child_silence(struct parent *parent, const struct child *child
 	else
 		return;
 	parent_accuse(parent, child->scope, child->number, ST_DEVICE, sentence);
+	if (child->pid != 0)
+		kill(child->pid, SIGKILL);
 }
 
 /* Another host has left in good order. */

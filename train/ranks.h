@@ -36,11 +36,15 @@ struct ranks_config {
 	/* On a thread of the parent, before the ranks exist. Its memory is what ranks inherit; it must leave no thread behind. ST_STOPPED when place->control
 	 * says that all stop. */
 	enum status (*load)(void *context, const struct place *place);
-	/* In each rank. Returns its status; its sentence travels to the parent. */
+	/* In each rank: a process of one thread that ignores SIGTERM and SIGINT (control_stopping tells). Returns its status; its sentence travels to the
+	 * parent. ST_DEVICE of one of several ranks counts as the cause only if no other is heard of for some seconds. All ranks pass the boundaries of
+	 * control_pass, also while they evaluate: when none of them passes one for collective_timeout, they are taken to hang. */
 	enum status (*rank)(void *context, const struct place *place);
 	void *context;
 };
 
-/* Returns in the parent when all have ended, here and elsewhere: ST_OK; ST_STOPPED; or the root cause's status with its sentence, "host algo-2
- * (rank 3): …" when there are several ranks (ST_DEVICE on hosts that only suffered from it). Never returns in a rank, which ends in _exit. */
+/* Call it on the main thread, before there are others. Returns in the parent when all have ended, here and elsewhere: ST_OK; ST_STOPPED; or
+ * the root cause's status with its sentence, "host algo-2 (rank 3): …" when there are several ranks (ST_DEVICE on hosts that only suffered
+ * from it). A loader that does not return after a failure is left running: end the process then. Never returns in a rank, which ends in
+ * _exit. */
 enum status ranks_run(const struct ranks_config *config);

@@ -208,7 +208,8 @@ enum status settings_markdown(struct text *text);
  * same run. */
 enum status settings_fingerprint(const struct settings *settings, struct text *text);
 
-/* A line "key=value" for each setting that all hosts of a training must have alike: all but devices and threads. */
+/* A line "key=value" for each setting that all hosts of a training must have alike: all but devices, threads, and a batch_size that comes
+ * from batch_size_per_device. */
 enum status settings_common(const struct settings *settings, struct text *text);
 /* What differs between two fingerprints, as "epochs=5 (was 3), lr=0.2 (was 0.1)"; empty when they are equal. */
 enum status settings_differences(const char *now, const char *before, struct text *text);

@@ -83,9 +83,13 @@ enum status settings_fingerprint(const struct settings *settings, struct text *t
 
 enum status settings_common(const struct settings *settings, struct text *text)
 {
-	for (const struct setting *row = settings_rows; row < settings_rows + SETTINGS_COUNT; row++)
-		if (row != &settings_rows[SETTING_devices] && row != &settings_rows[SETTING_threads])
+	for (const struct setting *row = settings_rows; row < settings_rows + SETTINGS_COUNT; row++) {
+		/* A batch that is told by device depends on the devices of all hosts. */
+		bool own = row == &settings_rows[SETTING_devices] || row == &settings_rows[SETTING_threads]
+			|| (row == &settings_rows[SETTING_batch_size] && settings->batch_size_per_device != 0);
+		if (!own)
 			TRY(line_add(row, settings, text));
+	}
 	return ST_OK;
 }
 

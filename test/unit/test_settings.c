@@ -553,6 +553,31 @@ static void fingerprint(void **unused)
 	text_free(&told);
 }
 
+/* Whether two hosts with these hyperparameters may train together. */
+static bool together(const char *first, const char *second)
+{
+	struct text texts[2] = {{0}};
+	accepted(first);
+	assert_int_equal(settings_common(&settings, &texts[0]), ST_OK);
+	accepted(second);
+	assert_int_equal(settings_common(&settings, &texts[1]), ST_OK);
+	bool equal = strcmp(text_string(&texts[0]), text_string(&texts[1])) == 0;
+	text_free(&texts[0]);
+	text_free(&texts[1]);
+	return equal;
+}
+
+static void hosts_together(void **unused)
+{
+	(void)unused;
+	assert_true(together("{}", "{\"devices\":\"4\",\"threads\":\"3\"}"));
+	assert_true(together("{\"batch_size_per_device\":\"32\"}", "{\"batch_size_per_device\":\"32\",\"devices\":\"4\"}"));
+	static const char *const apart[] = {"{\"lr\":\"0.2\"}", "{\"batch_size\":\"64\"}", "{\"batch_size_per_device\":\"32\"}", "{\"max_steps\":\"9\"}",
+		"{\"reduce_bucket_mb\":\"8\"}", "{\"peer_timeout_seconds\":\"60\"}"};
+	for (size_t i = 0; i < sizeof apart / sizeof apart[0]; i++)
+		assert_false(together("{}", apart[i]));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -574,6 +599,7 @@ int main(void)
 		cmocka_unit_test_setup(file, setup),
 		cmocka_unit_test_setup(print, setup),
 		cmocka_unit_test_setup(fingerprint, setup),
+		cmocka_unit_test_setup(hosts_together, setup),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
