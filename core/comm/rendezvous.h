@@ -5,9 +5,9 @@
  * when all are there it tells everyone how many devices each host has, closes the listening socket, and keeps the connections for the control
  * channel.
  *
- * One of the training that does not fit (another version, a setting that differs) fails all at once. Who connects and is not one of the training (says
- * something else, says nothing for 10 s, sends too much, belongs to another job, is no host of the list, is there already) is turned away with a
- * line in the log and does no harm. A host that was there and left again before all were there may come again. */
+ * One of the training that does not fit (another version, a setting that differs) fails all at once. Who connects and is not one of the
+ * training (says something else, says nothing for 10 s, sends too much, belongs to another job, is no host of the list, is there already) is
+ * turned away with a line in the log and does no harm. A host that was there and left again before all were there may come again. */
 #pragma once
 
 #include "core/comm/frame.h"

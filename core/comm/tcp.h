@@ -9,9 +9,9 @@
 
 enum { TCP_ADDRESS_BYTES = 64, TCP_LISTENERS_MAX = 2 };
 
-/* interface "": one socket for IPv6 and IPv4 (only IPv4 where there is no IPv6); else one for each family in which the interface has an address, bound
- * to that. ST_SETTINGS when the port is taken or not permitted (the sentence names the setting rendezvous_port), or the interface has no
- * address. */
+/* interface "": one socket for IPv6 and IPv4 (only IPv4 where there is no IPv6); else one for each family in which the interface has an
+ * address, bound to that. ST_SETTINGS when the port is taken or not permitted (the sentence names the setting rendezvous_port), or the
+ * interface has no address. */
 enum status tcp_listen(int port, const char *interface, int fds[TCP_LISTENERS_MAX], int *count);
 
 /* Connects to one address by end_us (of clock_us), from the address that `interface` ("": any) has in its family. ST_DEVICE with the reason;
