@@ -30,7 +30,6 @@
 #include <set>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -145,15 +144,13 @@ public:
 	}
 	void send(int to, uint64_t slot, size_t offset, size_t count) override
 	{
-		watch_->check();
-		inner_->send(to, slot, offset, count);
+		all_or_abort([&] { inner_->send(to, slot, offset, count); });
 		started(to);
 		watch_->bytes_sent += count == kUnspecifiedByteCount ? size - offset : count;
 	}
 	void recv(int from, uint64_t slot, size_t offset, size_t count) override
 	{
-		watch_->check();
-		inner_->recv(from, slot, offset, count);
+		all_or_abort([&] { inner_->recv(from, slot, offset, count); });
 		started(from);
 	}
 	void recv(std::vector<int>, uint64_t, size_t, size_t) override
@@ -162,12 +159,24 @@ public:
 	}
 
 private:
+	/* Before a failure reaches those who then free memory, every connection is closed: nothing can be received into it any more. */
+	template <typename Work> void all_or_abort(Work work)
+	{
+		try {
+			watch_->check();
+			work();
+		} catch (...) {
+			watch_->abort();
+			throw;
+		}
+	}
 	bool wait(bool (UnboundBuffer::*inner_wait)(int *, milliseconds), int *rank)
 	{
-		watch_->check();
 		int peer = -1;
-		if (!(inner_.get()->*inner_wait)(&peer, forever))
-			throw Aborted();
+		all_or_abort([&] {
+			if (!(inner_.get()->*inner_wait)(&peer, forever))
+				throw Aborted();
+		});
 		pending_[peer]--;
 		watch_->waits(peer, -1);
 		if (rank != nullptr)
@@ -342,12 +351,7 @@ static enum status caught(struct mesh *mesh, const char *what) noexcept
 	} catch (const Aborted &aborted) {
 		return FAIL(ST_DEVICE, "%s did not end: %s", what, aborted.what());
 	} catch (const std::exception &exception) {
-		/* Who waits for a message hears of a broken connection a moment before or after the sentinel. */
-		int rank = -1;
-		for (int looks = 0; mesh != nullptr && !mesh->sentinels.empty() && rank < 0 && looks < 20; looks++) {
-			std::this_thread::sleep_for(milliseconds(looks));
-			rank = mesh_broken(mesh);
-		}
+		int rank = mesh != nullptr ? mesh_broken(mesh) : -1;
 		if (rank >= 0)
 			return FAIL(ST_DEVICE, "rank %d closed its connection during %s", rank, what);
 		return FAIL(ST_DEVICE, "%s failed: %s", what, plain(exception.what()));
