@@ -68,11 +68,11 @@ LIBRARY := $(B)/libsmelt.a
 
 UNIT := $(patsubst test/unit/%.c,$(B)/test/%,$(wildcard test/unit/test_*.c))
 FUZZ := $(patsubst test/fuzz/%.c,build/fuzz/test/%,$(wildcard test/fuzz/fuzz_*.c))
-BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/bench_*.c))
+BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(filter-out test/bench/bench_comm.c,$(wildcard test/bench/bench_*.c)))
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-long bench bench-serve readme unit-programs fuzz-programs clean
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs clean
 
 all: $(PROGRAMS)
 
@@ -212,6 +212,11 @@ bench-serve: deps
 	$(call need_packages,wrk)
 	@$(MAKE) --no-print-directory -s all $(B)/make_model
 	@python3 test/bench/bench_serve.py $(if $(PEERS),--peers "$$(test/bench/peers)")
+
+# Several ranks on this machine: what their sums cost.
+bench-ranks: deps
+	@$(MAKE) --no-print-directory -s $(B)/bench/bench_comm
+	@$(B)/bench/bench_comm
 
 clean:
 	rm -rf build

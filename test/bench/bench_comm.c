@@ -110,7 +110,7 @@ static int schedules_show(void)
 {
 	printf("%6s %12s %14s %14s %14s %14s\n", "ranks", "bytes", "ring min us", "median", "halving min us", "median");
 	for (int world = 2; world <= 4; world++)
-		for (size_t count = 16; count <= 16 << 20; count *= 4) {
+		for (size_t count = 64; count <= 16 << 20; count *= 4) {
 			double ring[4], halving[4];
 			struct plan plan = {count, COMM_FP32, COMM_RING, 1};
 			if (!sum_measure(world, &plan, ring))

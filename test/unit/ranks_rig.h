@@ -3,6 +3,7 @@
 #pragma once
 
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "core/base/clock.h"
 #include "core/comm/control.h"
 
 #include <signal.h>
@@ -48,9 +49,7 @@ struct rig {
 
 static inline double rig_seconds(void)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+	return 1e-6 * (double)clock_us();
 }
 
 static inline void rig_sleep(double seconds)
