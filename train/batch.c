@@ -61,7 +61,7 @@ static void draw_cutout(struct random_stream *stream, int size, int side, struct
 static struct augment draw_augment(const struct augmentation *a, uint32_t epoch, uint32_t index)
 {
 	struct augment augment = {.index = index};
-	struct random_stream stream = random_open(a->seed, RANDOM_AUGMENT, epoch, index);
+	struct random_stream stream = random_open(a->seed, RANDOM_AUGMENT, epoch, a->image_first + index);
 	augment.shift_x = draw_shift(&stream, a->crop_padding);
 	augment.shift_y = draw_shift(&stream, a->crop_padding);
 	bool coin = random_u32(&stream) >> 31 != 0;
@@ -70,7 +70,7 @@ static struct augment draw_augment(const struct augmentation *a, uint32_t epoch,
 	if (a->flip == FLIP_RANDOM)
 		augment.flip = coin;
 	else if (a->flip == FLIP_ALTERNATING)
-		augment.flip = ((random_words(a->seed, RANDOM_FLIP_PHASE, 0, index).word[0] ^ epoch) & 1) != 0;
+		augment.flip = ((random_words(a->seed, RANDOM_FLIP_PHASE, 0, a->image_first + index).word[0] ^ epoch) & 1) != 0;
 	augment.rotation_radians = (float)(angle * a->rotation_degrees * 3.14159265358979323846 / 180);
 	if (erased)
 		draw_erase(&stream, a->image_size, &augment);

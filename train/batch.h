@@ -14,6 +14,7 @@ enum flip { FLIP_NONE, FLIP_RANDOM, FLIP_ALTERNATING };
 /* What may happen to a training image; a copy of the settings of the same names. */
 struct augmentation {
 	uint64_t seed;
+	uint32_t image_first;   /* number of the data set's first image where this is a part of a larger one: draws go by the number in the whole */
 	int image_size;
 	int crop_padding;       /* the crop moves by −padding … +padding pixels each way */
 	enum flip flip;         /* alternating: mirrored every other epoch, phase drawn once per image */

@@ -5,11 +5,11 @@
 #include "core/base/log.h"
 #include "train/batch.h"
 #include "train/schedule.h"
-#include "train/stop.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 double seconds_now(void)
@@ -17,13 +17,6 @@ double seconds_now(void)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-int64_t epoch_steps(const struct settings *settings, size_t images)
-{
-	size_t batch = (size_t)settings->batch_size, whole = images / batch;
-	bool partial = images % batch != 0 && !settings->drop_last;
-	return (int64_t)(whole + partial);
 }
 
 int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch)
@@ -54,9 +47,10 @@ static double lr_at(const struct loop *loop, int64_t step)
 	return schedule_lr(loop->t->settings, loop->t->identity.steps_per_epoch, loop->steps_total, step);
 }
 
-static struct augmentation augmentation_of(const struct settings *s, int image_size)
+static struct augmentation augmentation_of(const struct training *t)
 {
-	return (struct augmentation){.seed = (uint64_t)s->seed, .image_size = image_size, .crop_padding = s->crop_padding, .flip = (enum flip)s->flip,
+	const struct settings *s = t->settings;
+	return (struct augmentation){.seed = (uint64_t)s->seed, .image_first = (uint32_t)t->images_before, .image_size = t->identity.image_size, .crop_padding = s->crop_padding, .flip = (enum flip)s->flip,
 		.rotation_degrees = s->rotation_degrees, .random_erase = s->random_erase, .cutout = s->cutout, .mixup_alpha = s->mixup_alpha,
 		.cutmix_alpha = s->cutmix_alpha, .mix_probability = s->mix_probability};
 }
@@ -69,11 +63,47 @@ static float ema_decay_at(double decay, int64_t step)
 	return (float)(early < decay ? early : decay);
 }
 
-/* Sums of the running epoch, all of it. */
+/* A small record of every rank, in their order. */
+static enum status records_gather(const struct training *t, const void *own, size_t bytes, struct control_blobs *all)
+{
+	TRY(control_gather(t->control, own, bytes, all));
+	for (int rank = 0; rank < t->world; rank++)
+		if (all->counts[rank] != bytes) {
+			size_t count = all->counts[rank];
+			control_blobs_free(all);
+			return FAIL(ST_DEVICE, "rank %d gave %zu bytes where %zu were expected: it runs another program, or took another way", rank, count, bytes);
+		}
+	return ST_OK;
+}
+
+/* The counters' sums over all ranks, added in their order. */
+static enum status counters_sum(const struct training *t, struct counters *sums)
+{
+	struct counters own;
+	struct control_blobs all = {0};
+	TRY(t->machine.backend->counters_read(t->machine.state, &own));
+	*sums = own;
+	if (t->world == 1)
+		return ST_OK;
+	TRY(records_gather(t, &own, sizeof own, &all));
+	*sums = (struct counters){0};
+	for (int rank = 0; rank < t->world; rank++) {
+		struct counters part;
+		memcpy(&part, all.blobs[rank], sizeof part);
+		sums->loss += part.loss;
+		sums->images += part.images;
+		sums->top1 += part.top1;
+		sums->top5 += part.top5;
+	}
+	control_blobs_free(&all);
+	return ST_OK;
+}
+
+/* Sums of the running epoch, all of it. Collective. */
 static enum status counters_now(struct loop *loop, struct counters *sums)
 {
 	struct counters here;
-	TRY(loop->t->machine.backend->counters_read(loop->t->machine.state, &here));
+	TRY(counters_sum(loop->t, &here));
 	*sums = (struct counters){loop->base.loss + here.loss, loop->base.images + here.images, loop->base.top1 + here.top1, loop->base.top5 + here.top5};
 	if (isfinite(sums->loss))
 		return ST_OK;
@@ -82,7 +112,7 @@ static enum status counters_now(struct loop *loop, struct counters *sums)
 		"a longer warmup_epochs or gradient_clip_norm=1", position->epoch + 1, position->step, lr_at(loop, position->step));
 }
 
-/* A checkpoint of the state, unless there is one of this position already. */
+/* A checkpoint of the state, unless there is one of this position already. Collective; rank 0 writes. */
 static enum status state_save(struct loop *loop)
 {
 	struct training *t = loop->t;
@@ -90,7 +120,8 @@ static enum status state_save(struct loop *loop)
 		return ST_OK;
 	double started = seconds_now();
 	TRY(counters_now(loop, &t->position.train));
-	TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, &t->machine, t->settings->keep_checkpoints));
+	if (t->rank == 0)
+		TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, &t->machine, t->settings->keep_checkpoints));
 	loop->saved_step = t->position.step;
 	loop->saved_epoch = t->position.epoch;
 	double pause = seconds_now() - started;
@@ -122,14 +153,24 @@ static enum status step_report(struct loop *loop, double lr)
 	return ST_OK;
 }
 
-static bool time_is_up(const struct training *t)
+/* Whether max_seconds are over: rank 0's clock counts for all. Collective. */
+static enum status time_is_up(const struct training *t, bool *up)
 {
-	return t->settings->max_seconds > 0 && seconds_now() - t->started_seconds >= t->settings->max_seconds;
+	struct control_blobs all = {0};
+	*up = t->settings->max_seconds > 0 && seconds_now() - t->started_seconds >= t->settings->max_seconds;
+	if (t->settings->max_seconds <= 0 || t->world == 1)
+		return ST_OK;
+	TRY(records_gather(t, up, sizeof *up, &all));
+	*up = all.blobs[0][0] != 0;
+	control_blobs_free(&all);
+	return ST_OK;
 }
 
-static bool budget_used(const struct loop *loop)
+static enum status budget_used(const struct loop *loop, bool *used)
 {
-	return loop->t->position.step >= loop->steps_total || time_is_up(loop->t);
+	TRY(time_is_up(loop->t, used));
+	*used = *used || loop->t->position.step >= loop->steps_total;
+	return ST_OK;
 }
 
 /* Some pictures of the batch at hand as the network sees them. */
@@ -164,12 +205,12 @@ static enum status step_run(struct loop *loop)
 	struct training *t = loop->t;
 	const struct settings *s = t->settings;
 	struct position *position = &t->position;
-	const struct images *images = &t->dataset->train;
-	size_t first = (size_t)position->step_in_epoch * (size_t)s->batch_size, left = images->count - first;
-	int n = left < (size_t)s->batch_size ? (int)left : s->batch_size;
-	bool mixed = batch_make(&loop->augmentation, (uint32_t)position->epoch, (uint32_t)position->step_in_epoch, loop->order + first, n, loop->samples);
+	const struct course_step step = course_step(&t->train, position->step_in_epoch);
+	/* Drawn for all that are mixed with each other; computed are this rank's. */
+	bool mixed = batch_make(&loop->augmentation, (uint32_t)position->epoch, (uint32_t)position->step_in_epoch, loop->order + step.batch.first,
+		(int)step.batch.count, loop->samples);
 	if (t->fresh && report_wants_images(t->report))
-		TRY(pictures_report(loop, n));
+		TRY(pictures_report(loop, (int)step.batch.count));
 	double lr = lr_at(loop, position->step);
 	struct update update = {
 		.lr = (float)lr,
@@ -182,7 +223,7 @@ static enum status step_run(struct loop *loop)
 		.ema_decay = ema_decay_at(s->ema_decay, position->step),
 		.first = t->fresh,
 	};
-	TRY(step_train(&t->machine, images, loop->samples, n, n, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
+	TRY(step_train(&t->machine, &t->dataset->train, loop->samples + step.own.first, (int)step.own.count, (int)step.total, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
 	t->fresh = false;
 	position->step++;
 	position->step_in_epoch++;
@@ -201,18 +242,18 @@ static enum status validate(struct loop *loop, enum which which, struct report_s
 	struct training *t = loop->t;
 	const struct images *images = &t->dataset->validation;
 	TRY(t->machine.backend->counters_reset(t->machine.state));
-	for (size_t first = 0; first < images->count; first += (size_t)t->settings->batch_size) {
-		if (stop_requested()) {
+	for (int64_t s = 0, steps = course_steps(&t->validation); s < steps; s++) {
+		enum status status = control_pass(t->control);
+		if (status == ST_STOPPED)
 			TRY(t->machine.backend->counters_reset(t->machine.state));
-			return ST_STOPPED;
-		}
-		size_t left = images->count - first;
-		int n = left < (size_t)t->settings->batch_size ? (int)left : t->settings->batch_size;
-		batch_plain((uint32_t)first, n, loop->samples);
-		TRY(step_evaluate(&t->machine, images, loop->samples, n, which));
+		TRY(status);
+		const struct course_step step = course_step(&t->validation, s);
+		batch_plain((uint32_t)(step.batch.first + step.own.first), (int)step.own.count, loop->samples);
+		if (step.own.count > 0)
+			TRY(step_evaluate(&t->machine, images, loop->samples, (int)step.own.count, which));
 	}
 	struct counters sums;
-	TRY(t->machine.backend->counters_read(t->machine.state, &sums));
+	TRY(counters_sum(t, &sums));
 	*scores = (struct report_scores){sums.loss / sums.images, sums.top1 / sums.images, sums.top5 / sums.images};
 	if (!isfinite(sums.loss))
 		return FAIL(ST_INTERNAL, "training diverged: the validation loss is not a number after epoch %" PRId64 "; try a lower lr, a longer warmup_epochs "
@@ -267,7 +308,7 @@ static enum status epoch_end(struct loop *loop)
 		.epoch = position->epoch + 1,
 		.step = position->step,
 		.train = {sums.loss / sums.images, sums.top1 / sums.images, sums.top5 / sums.images},
-		.validated = t->dataset->validation.count > 0,
+		.validated = course_images(&t->validation) > 0,
 		.ema = t->identity.ema,
 		.lr = lr_at(loop, position->step > 0 ? position->step - 1 : 0),
 		.images_per_second = steps_here > 0 && train_seconds > 0 ? (double)steps_here * t->settings->batch_size / train_seconds : 0,
@@ -287,7 +328,7 @@ static enum status epoch_end(struct loop *loop)
 	if (stale)
 		report_note(t->report, "early stopping: no better score since epoch %" PRId64, position->best_epoch);
 	position->last = report;
-	loop->budget_over = budget_used(loop);
+	TRY(budget_used(loop, &loop->budget_over));
 	bool whole = position->step_in_epoch == t->identity.steps_per_epoch;
 	position->finished = stale || (whole && position->epoch + 1 >= t->settings->epochs);
 	if (whole) {
@@ -312,9 +353,12 @@ static enum status epoch_run(struct loop *loop)
 	loop->epoch_first_step = position->step;
 	loop->epoch_started = loop->reported_seconds = seconds_now();
 	loop->epoch_paused = 0;
-	while (position->step_in_epoch < t->identity.steps_per_epoch && !budget_used(loop)) {
-		if (stop_requested())
-			return ST_STOPPED;
+	while (position->step_in_epoch < t->identity.steps_per_epoch) {
+		bool used;
+		TRY(budget_used(loop, &used));
+		if (used)
+			break;
+		TRY(control_pass(t->control));
 		TRY(step_run(loop));
 	}
 	return epoch_end(loop);
@@ -325,9 +369,9 @@ enum status training_run(struct training *t)
 	enum status status = ST_OK;
 	const struct settings *s = t->settings;
 	struct loop loop = {.t = t, .steps_total = run_steps(s, t->identity.steps_per_epoch), .saved_step = -1};
-	loop.augmentation = augmentation_of(s, t->identity.image_size);
-	loop.order = malloc(t->dataset->train.count * sizeof *loop.order);
-	loop.samples = malloc((size_t)s->batch_size * sizeof *loop.samples);
+	loop.augmentation = augmentation_of(t);
+	loop.order = malloc((t->dataset->train.count + 1) * sizeof *loop.order); /* a shard may be empty */
+	loop.samples = malloc((course_batch_max(&t->train) + course_batch_max(&t->validation)) * sizeof *loop.samples);
 	if (loop.order == NULL || loop.samples == NULL) {
 		status = FAIL(ST_MEMORY, "no memory for the order of %zu images", t->dataset->train.count);
 		goto done;

@@ -104,13 +104,6 @@ void resource_free(struct resource *resource)
 	*resource = (struct resource){.hosts = NULL};
 }
 
-enum status resource_check_single(const struct resource *resource)
-{
-	if (resource->hosts_count > 1)
-		return FAIL(ST_SETTINGS, "training on %d hosts is not built yet: set the job's instance count to 1", resource->hosts_count);
-	return ST_OK;
-}
-
 const char *resource_host(const struct resource *resource)
 {
 	return resource->hosts[resource->rank];

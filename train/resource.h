@@ -21,7 +21,4 @@ struct resource {
 enum status resource_load(const struct opt_ml *opt_ml, struct resource *resource);
 void resource_free(struct resource *resource); /* accepts {0} */
 
-/* ST_SETTINGS when there is more than one host: training over several is not built yet. */
-enum status resource_check_single(const struct resource *resource);
-
 const char *resource_host(const struct resource *resource); /* this host's name */

@@ -351,8 +351,7 @@ static enum status images_join(const struct tellings *tellings, const struct res
 		TRY(hear_number(json, "train", &train));
 		TRY(hear_number(json, "validation", &validation));
 		shards->images[host] = (uint64_t)train;
-		if (host == 0 || shards->validation_sharded)
-			shards->validation_images += (uint64_t)validation;
+		shards->validation_images[host] = (uint64_t)validation;
 		if (host == 0 || shards->sharded)
 			TRY(host_join(json, shards->sharded && host < resource->rank, shards, &sums));
 	}
@@ -372,8 +371,11 @@ enum status shards_join(struct control *control, const struct resource *resource
 	bool several = resource->hosts_count > 1;
 	struct shards made = {.sharded = dataset->sharded && several, .validation_sharded = dataset->validation_sharded && several};
 	made.images = calloc((size_t)resource->hosts_count, sizeof *made.images);
-	if (made.images == NULL)
-		return FAIL(ST_MEMORY, "no memory for the shares of %d hosts", resource->hosts_count);
+	made.validation_images = calloc((size_t)resource->hosts_count, sizeof *made.validation_images);
+	if (made.images == NULL || made.validation_images == NULL) {
+		status = FAIL(ST_MEMORY, "no memory for the shares of %d hosts", resource->hosts_count);
+		goto done;
+	}
 	TRY_DONE(data_tell(dataset, &own));
 	TRY_DONE(tellings_gather(control, resource, &own, &tellings));
 	TRY_DONE(images_join(tellings, resource, dataset, &made));
@@ -389,5 +391,6 @@ done:
 void shards_free(struct shards *shards)
 {
 	free(shards->images);
+	free(shards->validation_images);
 	*shards = (struct shards){0};
 }

@@ -12,9 +12,8 @@
 
 struct shards {
 	bool sharded, validation_sharded;
-	uint64_t *images;            /* training images of each host */
+	uint64_t *images, *validation_images; /* of each host */
 	uint64_t images_before;      /* sharded: those of the hosts in front of this one; else 0 */
-	uint64_t validation_images;  /* of all hosts together, each once */
 	struct normalization normalization; /* mean and deviation of each colour over all training images */
 	uint64_t fingerprint;        /* of all images */
 };

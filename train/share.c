@@ -58,6 +58,16 @@ struct course_step course_step(const struct course *course, int64_t step)
 	return result;
 }
 
+size_t course_batch_max(const struct course *course)
+{
+	size_t most = 0;
+	for (int64_t step = 0, steps = course_steps(course); step < steps; step++) {
+		size_t count = course_step(course, step).batch.count;
+		most = count > most ? count : most;
+	}
+	return most;
+}
+
 int course_own_max(const struct course *course)
 {
 	size_t most = 1;
@@ -66,14 +76,4 @@ int course_own_max(const struct course *course)
 		most = own > most ? own : most;
 	}
 	return (int)most;
-}
-
-size_t course_total_min(const struct course *course)
-{
-	size_t least = SIZE_MAX;
-	for (int64_t step = 0, steps = course_steps(course); step < steps; step++) {
-		size_t total = course_step(course, step).total;
-		least = total < least ? total : least;
-	}
-	return least;
 }

@@ -43,7 +43,7 @@ struct course_step {
 };
 struct course_step course_step(const struct course *course, int64_t step);
 
+/* The most images that a step's batch has on this host. */
+size_t course_batch_max(const struct course *course);
 /* Images of this rank in the largest step: memory is needed for so many. At least 1. */
 int course_own_max(const struct course *course);
-/* The smallest number of images that any step has over all ranks. */
-size_t course_total_min(const struct course *course);

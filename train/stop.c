@@ -7,6 +7,7 @@
 #include <string.h>
 
 static atomic_int signals_count;
+static struct control *_Atomic followed;
 
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a signal handler needs lock-free integers");
 
@@ -43,12 +44,19 @@ enum status stop_install(void)
 	return ST_OK;
 }
 
+void stop_follow(struct control *control)
+{
+	atomic_store(&followed, control);
+}
+
 bool stop_requested(void)
 {
-	return atomic_load(&signals_count) > 0;
+	struct control *control = atomic_load(&followed);
+	return atomic_load(&signals_count) > 0 || (control != NULL && control_stopping(control));
 }
 
 bool stop_now(void)
 {
-	return atomic_load(&signals_count) > 1;
+	struct control *control = atomic_load(&followed);
+	return atomic_load(&signals_count) > 1 || (control != NULL && control_hurry(control));
 }

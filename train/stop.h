@@ -4,7 +4,7 @@
  * kills after 120 seconds. System calls that wait return EINTR, so nothing has to be polled while blocked. */
 #pragma once
 
-#include "core/base/status.h"
+#include "core/comm/control.h"
 
 #include <stdbool.h>
 
@@ -12,6 +12,9 @@
  * (a log that nobody reads is no reason to die) and so is SIGXFSZ (a file-size limit shows as a failed write). Once, before threads
  * start. ST_INTERNAL. */
 enum status stop_install(void);
+
+/* From now on a stop of the whole training (core/comm/control.h) counts as one asked of this process; NULL: no more. */
+void stop_follow(struct control *control);
 
 /* True after the first signal: finish the step, write checkpoint and model, end with ST_STOPPED. Any thread. */
 bool stop_requested(void);

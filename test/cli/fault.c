@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@ struct order {
 	atomic_long seen;
 };
 
-static struct order orders[ORDERS_MAX];
+static struct order *orders; /* ORDERS_MAX, shared by the processes of a job: the n-th call is the n-th of all of them */
 static int orders_count;
 
 static const struct {
@@ -47,11 +48,15 @@ static const struct {
 static const struct {
 	const char *name;
 	int number;
-} signals[] = {{"SEGV", SIGSEGV}, {"KILL", SIGKILL}, {"TERM", SIGTERM}};
+	bool all; /* to all processes of the job, as the platform's do; else to the one that called */
+} signals[] = {{"SEGV", SIGSEGV, false}, {"KILL", SIGKILL, true}, {"TERM", SIGTERM, true}};
 
 __attribute__((constructor)) static void orders_read(void)
 {
 	const char *at = getenv("SMELT_FAULT");
+	orders = (void *)syscall(SYS_mmap, NULL, ORDERS_MAX * sizeof *orders, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (orders == MAP_FAILED)
+		_exit(99);
 	while (at && *at && orders_count < ORDERS_MAX) {
 		struct order *order = &orders[orders_count];
 		char number[FIELD_BYTES] = "";
@@ -103,7 +108,7 @@ static enum what consult(const char *call, const char *path)
 		fired(order, path);
 		for (size_t k = 0; k < sizeof signals / sizeof *signals; k++)
 			if (strcmp(order->what, signals[k].name) == 0)
-				syscall(SYS_kill, getpid(), signals[k].number);
+				syscall(SYS_kill, signals[k].all ? 0 : getpid(), signals[k].number);
 		if (strcmp(order->what, "SLOW") == 0) {
 			struct timespec pause = {0, 50 * 1000 * 1000};
 			nanosleep(&pause, NULL);

@@ -292,11 +292,13 @@ def resource_missing():
         job.run().expect_failure(BAD_SETTING, "algo-3", "resourceconfig")
 
 
-@test(28, "several hosts: refused with their number while training on several is not built")
+@test(28, "several hosts: their order is that of the names' bytes, whatever the file's order: the first that is not there is named")
 def several_hosts():
-    with Job() as job:
-        job.config("resourceconfig", {"current_host": "algo-10", "hosts": [f"algo-{i}" for i in range(12, 0, -1)]})
-        job.run().expect_failure(BAD_SETTING, "12 hosts")
+    names = [f"algo-{i}.invalid" for i in range(1, 13)]
+    for hosts in (names, names[::-1]):
+        with Job(rendezvous_timeout_seconds="2") as job:
+            job.config("resourceconfig", {"current_host": "algo-2.invalid", "hosts": hosts})
+            job.run().expect_failure(4, r"algo-1\.invalid")
 
 
 @test(30, "a network interface that is not there changes nothing")
