@@ -187,7 +187,8 @@ static enum status backend_begin(struct rank *rank)
 		.sync_batch_norm = rank->in->settings->sync_bn,
 	};
 	t->machine.network = &rank->network;
-	t->machine.stopped = rank->comm == NULL ? stop_requested : NULL;
+	t->machine.stopped = stop_requested;
+	t->machine.shared = rank->comm != NULL;
 	TRY(backend_find(settings_backend(rank->in->settings), &t->machine.backend));
 	TRY(t->machine.backend->open(&config, &t->machine.state));
 	enum cpu cpu;

@@ -75,6 +75,7 @@ static void *host_run(void *context)
 static void hosts_run(struct host hosts[HOSTS])
 {
 	struct control_bed *bed = control_bed_open(SCOPE_HOSTS, HOSTS);
+	control_bed_start(bed);
 	for (int i = 0; i < HOSTS; i++) {
 		hosts[i].resource = (struct resource){.hosts = names, .hosts_count = HOSTS, .rank = i};
 		hosts[i].control = control_bed_member(bed, i, 600000000);
