@@ -5,9 +5,10 @@
  * counts, in the same order.
  *
  * A thread of comm's own does the work in the order in which it was given; another one watches it, so nothing waits for ever: a sum has a
- * deadline, a broken connection ends it within about a second, and so does an abort of the training (it asks control_check itself; no hook is needed).
- * Then it and all later calls give ST_DEVICE with a sentence: of the abort, or naming the rank whose connection broke or who is awaited. That rank may itself
- * be a victim; control_wait_abort knows more. Time in which this whole process stood still (Ctrl-Z) does not count.
+ * deadline, a broken connection ends it within about a second, and so does an abort of the training (comm asks control_check itself; no
+ * hook is needed). Then it and all later calls give ST_DEVICE with a sentence: that of the abort, or one that names the rank whose connection
+ * broke or that is awaited. That rank may itself be a victim; control_wait_abort knows more. Time in which this whole process stood still
+ * (Ctrl-Z) does not count. When a call has failed, nothing touches its values any more.
  *
  * Fork before comm_open, not after. Signals are blocked on comm's threads; SIGPIPE need not be ignored. */
 #pragma once
@@ -17,7 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum comm_type { COMM_FP32, COMM_BF16 }; /* what travels; sums of BF16 are added in fp32 and rounded to nearest even at each hop */
+/* What travels. Sums of BF16 are added in fp32 and rounded to nearest even at each hop. */
+enum comm_type { COMM_FP32, COMM_BF16 };
 
 /* How a sum goes round. BY_SIZE chooses what was measured to be faster; the others are for measuring and testing. */
 enum comm_schedule { COMM_BY_SIZE, COMM_RING, COMM_HALVING };
@@ -37,7 +39,8 @@ struct comm;
 enum status comm_open(const struct comm_config *config, struct comm **comm);
 /* Ends what is under way. Accepts NULL. */
 void comm_close(struct comm *comm);
-/* Ends all waiting, on this rank and (by closing the connections) on its peers: what is under way returns ST_DEVICE. Returns at once. Any thread. */
+/* Ends all waiting, on this rank and (by closing the connections) on its peers: what is under way returns ST_DEVICE. Returns at once.
+ * Any thread. */
 void comm_abort(struct comm *comm);
 
 /* In place, blocking; they also wait for what comm_start began. One thread at a time. A count of 0 is fine. */
@@ -45,9 +48,9 @@ enum status comm_sum_floats(struct comm *comm, float *values, size_t count); /* 
 enum status comm_sum_doubles(struct comm *comm, double *values, size_t count);
 enum status comm_broadcast(struct comm *comm, void *bytes, size_t count, int root);
 
-/* Hands values to comm's thread, which sums them in the order given while the caller computes on; they are neither read nor written until
- * comm_finish, which waits for all and returns the first failure. Waits when COMM_STARTED_MAX are under way. Same thread for both, and for the
- * blocking calls. */
+/* Hands values to comm's thread, which sums them in the order given while the caller computes on, who neither reads nor writes them until
+ * comm_finish, which waits for all and returns the first failure. Waits when COMM_STARTED_MAX are under way. Same thread for both, and for
+ * the blocking calls. */
 enum { COMM_STARTED_MAX = 256 };
 enum status comm_start(struct comm *comm, float *values, size_t count);
 enum status comm_finish(struct comm *comm);
