@@ -113,6 +113,18 @@ def two_hosts():
         expect_match(r"127\.0\.0\.2 rank 1\]", second.out, "host and rank in the lines of the second host")
 
 
+@test(62, "hosts that share one directory for the model (local mode): only the first writes there; output/data merges without a clash (63)")
+def shared_directory():
+    with Hosts(2, {**RUN, "epochs": "1"}) as cluster:
+        first, second = cluster.jobs
+        os.rmdir(second.path("model"))
+        os.symlink(first.path("model"), second.path("model"))
+        for result in cluster.run():
+            result.expect_success()
+        expect_equal(first.files("model"), ["model.json", "model.safetensors"], "the shared directory")
+        expect(not set(first.files("output/data")) & set(second.files("output/data")), "files of one name in both output/data")
+
+
 @test(92, "one rank; four ranks; two hosts of two ranks: one loss curve, when statistics are synchronised")
 def same_curve():
     # In double precision; in floats a few activations so near to zero that rounding gives them the other sign part the curves after two steps.
