@@ -217,6 +217,8 @@ bench-serve: deps
 bench-ranks: deps
 	@$(MAKE) --no-print-directory -s $(B)/bench/bench_comm
 	@$(B)/bench/bench_comm
+	@$(MAKE) --no-print-directory -s all
+	@python3 test/bench/bench_ranks.py
 
 clean:
 	rm -rf build

@@ -277,6 +277,17 @@ static enum status rank_open(struct rank *rank)
 	return ST_OK;
 }
 
+/* What the sums over ranks cost. */
+static void sums_tell(const struct rank *rank)
+{
+	struct comm_figures figures;
+	if (rank->comm == NULL || rank->place->rank != 0)
+		return;
+	comm_figures(rank->comm, &figures);
+	log_info("sums count=%" PRIu64 " megabytes_sent=%.1f seconds=%.3f seconds_waited=%.3f", figures.sums, (double)figures.bytes_sent / 1e6, figures.sum_seconds,
+		figures.waited_seconds);
+}
+
 static void rank_close(struct rank *rank, enum status final)
 {
 	struct training *t = &rank->training;
@@ -334,6 +345,7 @@ enum status rank_run(const struct rank_inputs *inputs, const struct place *place
 	enum status status = rank_open(rank);
 	if (status == ST_OK) {
 		status = training_run(&rank->training);
+		sums_tell(rank);
 		/* A second signal asks to leave at once: the checkpoint is written, the model can be made from it later. */
 		bool leave = status == ST_STOPPED && stop_now();
 		if ((status == ST_OK || status == ST_STOPPED) && !leave && place->rank == 0) {

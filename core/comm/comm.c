@@ -343,16 +343,27 @@ void comm_abort(struct comm *comm)
 	pthread_mutex_unlock(&comm->lock);
 }
 
+/* As jobs_wait, for sums: what the caller waits is not overlapped. */
+static enum status sums_wait(struct comm *comm)
+{
+	int64_t begin_us = clock_us();
+	enum status status = jobs_wait(comm);
+	pthread_mutex_lock(&comm->lock);
+	comm->figures.waited_seconds += 1e-6 * (double)(clock_us() - begin_us);
+	pthread_mutex_unlock(&comm->lock);
+	return status;
+}
+
 enum status comm_sum_floats(struct comm *comm, float *values, size_t count)
 {
 	job_give(comm, (struct job){JOB_FLOATS, values, count, 0});
-	return jobs_wait(comm);
+	return sums_wait(comm);
 }
 
 enum status comm_sum_doubles(struct comm *comm, double *values, size_t count)
 {
 	job_give(comm, (struct job){JOB_DOUBLES, values, count, 0});
-	return jobs_wait(comm);
+	return sums_wait(comm);
 }
 
 enum status comm_broadcast(struct comm *comm, void *bytes, size_t count, int root)
@@ -370,12 +381,7 @@ enum status comm_start(struct comm *comm, float *values, size_t count)
 
 enum status comm_finish(struct comm *comm)
 {
-	int64_t begin_us = clock_us();
-	enum status status = jobs_wait(comm);
-	pthread_mutex_lock(&comm->lock);
-	comm->figures.waited_seconds += 1e-6 * (double)(clock_us() - begin_us);
-	pthread_mutex_unlock(&comm->lock);
-	return status;
+	return sums_wait(comm);
 }
 
 void comm_figures(struct comm *comm, struct comm_figures *figures)

@@ -60,7 +60,7 @@ struct comm_figures {
 	uint64_t bytes_sent;    /* by this rank, payload */
 	uint64_t sums;
 	double sum_seconds;     /* inside sums, waiting for slower ranks included */
-	double waited_seconds;  /* that comm_finish waited: what was not overlapped */
+	double waited_seconds;  /* that callers waited for sums: what was not overlapped */
 };
 /* Any thread. */
 void comm_figures(struct comm *comm, struct comm_figures *figures);
