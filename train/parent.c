@@ -3,10 +3,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "train/judge.h"
 #include "train/stop.h"
 
-#include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +13,9 @@
 
 enum { ROUND_MS = 100, BEAT_US = 1000000, STALL_US = 1000000, REAP_MS = 10 };
 
-static int64_t leave_us(const struct parent *parent)
+int64_t parent_leave_us(const struct parent *parent)
 {
 	return parent->config->peer_timeout_us / 4;
-}
-
-static int64_t silence_us(const struct parent *parent)
-{
-	return parent->config->peer_timeout_us * 2 / 3;
 }
 
 /* --- who is who ------------------------------------------------------------------------------------------------------- */
@@ -88,7 +82,7 @@ static void cause_set(struct parent *parent, const struct frame *frame, bool con
 	if (cause->confirmed)
 		return;
 	if (cause->status == ST_OK)
-		parent->leave_us = parent->now_us + leave_us(parent);
+		parent->leave_us = parent->now_us + parent_leave_us(parent);
 	cause->status = frame->number > ST_STOPPED && frame->number <= ST_DISK ? (enum status)frame->number : ST_INTERNAL;
 	cause->host = host_of(parent, (enum control_scope)frame->scope, (int)frame->member);
 	cause->confirmed = confirmed;
@@ -110,7 +104,7 @@ static void spread(struct parent *parent, const struct frame *frame)
 		cause_set(parent, frame, true);
 	else if (frame->type == FRAME_DONE) {
 		parent->done = true;
-		parent->leave_us = parent->now_us + leave_us(parent);
+		parent->leave_us = parent->now_us + parent_leave_us(parent);
 	} else if (frame->type == FRAME_CANCEL)
 		parent->canceled = true;
 	if ((frame->type == FRAME_HOLD || frame->type == FRAME_CANCEL) && !parent->stopping) {
@@ -210,6 +204,15 @@ void parent_done(struct parent *parent)
 	tell(parent, FRAME_DONE, 0);
 }
 
+void parent_host_left(struct parent *parent, int host)
+{
+	const struct frame frame = {.type = FRAME_DONE, .scope = SCOPE_HOSTS, .member = (uint32_t)host};
+	if (parent->hub == NULL)
+		spread(parent, &frame);
+	else if (!parent->links[host].done)
+		pass_up(parent, &frame, SCOPE_HOSTS, host);
+}
+
 /* --- a round: time, signals, beats ------------------------------------------------------------------------------------- */
 
 /* A gap in our own running is taken out of everybody's time. */
@@ -244,124 +247,6 @@ static void beat(struct parent *parent)
 	const struct frame frame = {.type = FRAME_BEAT, .scope = SCOPE_HOSTS, .member = (uint32_t)parent->host};
 	for (int i = 0; i < parent->hosts; i++)
 		link_send(&parent->links[i], &frame);
-}
-
-/* --- a round: who has ended, who is silent ----------------------------------------------------------------------------- */
-
-static void judge_child(struct parent *parent, struct child *child)
-{
-	child_reap(child);
-	if (child->judged || !child_told(child))
-		return;
-	enum status status = child_verdict(child);
-	bool failed = status != ST_OK && status != ST_STOPPED;
-	child->judged = failed || child->ended;
-	/* One that followed another's failure has heard of it through us. */
-	if (failed)
-		parent_accuse(parent, child->scope, child->number, status, status_message());
-}
-
-/* Who is silent does not hear either. */
-static void judge_child_silence(struct parent *parent, const struct child *child)
-{
-	if (child->ended || child->judged)
-		return;
-	char sentence[200];
-	double silent_s = (double)(parent->now_us - child->heard_us) * 1e-6;
-	if (words_said(&child->words)) { /* taking down a device may take its time */
-		if (parent->now_us - child->heard_us <= parent->config->collective_timeout_us)
-			return;
-		snprintf(sentence, sizeof sentence, "the process has not ended %.0f s after its work was done", silent_s);
-	} else if (parent->now_us - child->heard_us > silence_us(parent))
-		snprintf(sentence, sizeof sentence, "has been silent for %.0f s: the process is stopped, or does not get to run", silent_s);
-	else
-		return;
-	parent_accuse(parent, child->scope, child->number, ST_DEVICE, sentence);
-	if (child->pid != 0)
-		kill(child->pid, SIGKILL);
-}
-
-/* Another host has left in good order. */
-static void host_left(struct parent *parent, int host)
-{
-	const struct frame frame = {.type = FRAME_DONE, .scope = SCOPE_HOSTS, .member = (uint32_t)host};
-	if (parent->hub == NULL)
-		spread(parent, &frame);
-	else if (!parent->links[host].done)
-		pass_up(parent, &frame, SCOPE_HOSTS, host);
-}
-
-static void judge_link(struct parent *parent, int host)
-{
-	struct link *link = &parent->links[host];
-	if (link->stream == NULL)
-		return;
-	char sentence[400];
-	if (link->broken[0] != '\0') {
-		frame_stream_close(link->stream);
-		link->stream = NULL;
-		if (parent->done)
-			return;
-		if (parent->canceled) { /* nobody need stay for what does not begin */
-			host_left(parent, host);
-			return;
-		}
-		snprintf(sentence, sizeof sentence, "lost by host %s (%s): its training process or its machine ended", resource_host(parent->config->resource),
-			link->broken);
-	} else if (parent->now_us - link->heard_us > silence_us(parent) && !parent->done)
-		snprintf(sentence, sizeof sentence, "has been silent for %.0f s, as host %s sees it: stopped, cut off the network, or its machine does not run",
-			(double)(parent->now_us - link->heard_us) * 1e-6, resource_host(parent->config->resource));
-	else
-		return;
-	parent_accuse(parent, SCOPE_HOSTS, host, ST_DEVICE, sentence);
-}
-
-/* Ranks that wait for each other pass boundaries together. */
-static void judge_progress(struct parent *parent)
-{
-	if (parent->hub == NULL || parent->world == 1 || parent->passed_max == 0 || parent->leaving
-		|| parent->now_us - parent->progress_us <= parent->config->collective_timeout_us)
-		return;
-	int last = 0;
-	for (int i = 1; i < parent->world; i++)
-		last = parent->passed[i] < parent->passed[last] ? i : last;
-	char sentence[200];
-	double waited_s = (double)(parent->now_us - parent->progress_us) * 1e-6;
-	if (parent->passed[last] < parent->passed_max) {
-		snprintf(sentence, sizeof sentence, "the others have waited for it for %.0f s: it finished %" PRIu64 " steps, they %" PRIu64, waited_s,
-			parent->passed[last], parent->passed_max);
-		parent_accuse(parent, SCOPE_RANKS, last, ST_DEVICE, sentence);
-		return;
-	}
-	snprintf(sentence, sizeof sentence, "no rank has finished a step for %.0f s, after %" PRIu64, waited_s, parent->passed_max);
-	accuse_self(parent, ST_DEVICE, sentence);
-}
-
-static void kill_who_stays(struct parent *parent)
-{
-	parent->killed = true;
-	for (int i = 0; i < parent->children_count; i++) {
-		const struct child *child = &parent->children[i];
-		if (child->ended)
-			continue;
-		if (child->pid == 0) {
-			parent->gave_up = true;
-			log_warning("what loads the data did not leave by itself and is abandoned");
-			continue;
-		}
-		log_warning("rank %d (process %d) did not leave by itself and is killed", child->number, (int)child->pid);
-		kill(child->pid, SIGKILL);
-	}
-}
-
-static void end_who_stays(struct parent *parent)
-{
-	if (parent->cause.status == ST_OK || parent->gave_up)
-		return;
-	if (!parent->killed && parent->now_us >= parent->leave_us)
-		kill_who_stays(parent);
-	if (parent->killed && parent->now_us >= parent->leave_us + leave_us(parent))
-		parent->gave_up = true; /* nothing can be done about a process that hangs in the kernel */
 }
 
 /* --- a round: waiting and reading -------------------------------------------------------------------------------------- */
@@ -446,14 +331,7 @@ void parent_watch(struct parent *parent, bool (*finished)(const struct parent *p
 		clock_read(parent);
 		pass_signals(parent);
 		beat(parent);
-		for (int i = 0; i < parent->children_count; i++) {
-			judge_child(parent, &parent->children[i]);
-			judge_child_silence(parent, &parent->children[i]);
-		}
-		for (int i = 0; i < parent->hosts; i++)
-			judge_link(parent, i);
-		judge_progress(parent);
-		end_who_stays(parent);
+		judge_all(parent);
 		if (finished(parent))
 			return;
 		wait_and_read(parent);

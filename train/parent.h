@@ -55,6 +55,10 @@ void parent_close(struct parent *parent); /* accepts {0}; what children do is le
 
 /* Everybody learns that a member failed, unless another failure came first. */
 void parent_accuse(struct parent *parent, enum control_scope scope, int number, enum status status, const char *sentence);
+/* How long all may take to leave after a failure. */
+int64_t parent_leave_us(const struct parent *parent);
+/* Another host has left in good order before it said so. */
+void parent_host_left(struct parent *parent, int host);
 /* Asks all to stop. */
 void parent_stop(struct parent *parent);
 /* Tells the hub that this host's ranks ended well. */
