@@ -232,7 +232,7 @@ static void clock_read(struct parent *parent)
 
 static void pass_signals(struct parent *parent)
 {
-	int wishes = stop_now() ? 2 : stop_requested() ? 1 : 0;
+	int wishes = stop_signals();
 	if (wishes <= parent->wished || parent->cause.status != ST_OK)
 		return;
 	parent->wished = wishes;

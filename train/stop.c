@@ -49,6 +49,11 @@ void stop_follow(struct control *control)
 	atomic_store(&followed, control);
 }
 
+int stop_signals(void)
+{
+	return atomic_load(&signals_count);
+}
+
 bool stop_requested(void)
 {
 	struct control *control = atomic_load(&followed);

@@ -16,6 +16,10 @@ enum status stop_install(void);
 /* From now on a stop of the whole training (core/comm/control.h) counts as one asked of this process; NULL: no more. */
 void stop_follow(struct control *control);
 
+/* Signals that this process itself was sent: 0, 1, or 2 for more. Any thread, and unlike those below no matter who is followed: whose
+ * channel may be closed by another thread meanwhile. */
+int stop_signals(void);
+
 /* True after the first signal: finish the step, write checkpoint and model, end with ST_STOPPED. Any thread. */
 bool stop_requested(void);
 /* True after the second: leave as fast as possible; what is not written yet is lost. Any thread. */

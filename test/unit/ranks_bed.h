@@ -130,11 +130,14 @@ static inline enum status load(void *context, const struct place *place)
 		TRY(deed_do(scene.deed));
 	}
 	bool waits = scene.load_waits && (scene.slow_host == 0 || scene.slow_host == place->host + 1);
-	while (waits && !control_stopping(place->control)) {
+	stop_follow(place->control);
+	while (waits && !stop_requested()) {
 		TRY(control_check(place->control));
 		nap(10);
 	}
-	if (control_stopping(place->control))
+	bool stopped = stop_requested();
+	stop_follow(NULL);
+	if (stopped)
 		return FAIL(ST_STOPPED, "stopped while loading");
 	in_heap = 42 + place->host;
 	atomic_fetch_add(&board->loaded, 1);
