@@ -67,6 +67,8 @@ static int listen_at(struct sockaddr_storage *address, int port, bool both_famil
 	address_set_port(address, port);
 	/* A training that ended a moment ago does not keep the port; one that runs does. */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	/* An interface that has just come up may not use its IPv6 address for a second yet (duplicate address detection). */
+	setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &one, sizeof one);
 	if ((address->ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) != 0) ||
 		bind(fd, (const struct sockaddr *)address, address_bytes(address)) != 0 || listen(fd, BACKLOG) != 0) {
 		int error = errno;
