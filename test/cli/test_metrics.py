@@ -9,6 +9,7 @@ import time
 
 import smelt_job
 import smelt_read
+from smelt_hosts import ranks_of
 from smelt_job import Job, expect, expect_equal, expect_match, once, test
 
 RUN = {"epochs": "2", "artifact_formats": "safetensors", "log_every_steps": "2"}
@@ -96,7 +97,7 @@ def not_a_number():
             expect(not re.search(rf"{re.escape(name)}=\S*(nan|inf)\b", result.text, re.I), result.tail())
 
 
-@test(71, "SAGEMAKER_METRICS_DIRECTORY: <pid>.json with right lines, steps not falling; a missing directory is made or ignored")
+@test(71, "SAGEMAKER_METRICS_DIRECTORY: <pid of the rank>.json with right lines, steps not falling; a missing directory is made or ignored")
 def metrics_directory():
     for exists in (True, False):
         with Job(RUN) as job:
@@ -104,12 +105,13 @@ def metrics_directory():
             if exists:
                 os.makedirs(directory)
             process = job.start(env={"SAGEMAKER_METRICS_DIRECTORY": directory})
-            pid = process.pid
+            process.wait_line(r"^network ")
+            rank, = ranks_of(process)  # who writes
             process.finish().expect_success()
             names = os.listdir(directory) if os.path.isdir(directory) else []
             if not exists and not names:
                 continue
-            expect_equal(names, [f"{pid}.json"], "files in the metrics directory")
+            expect_equal(names, [f"{rank}.json"], "files in the metrics directory")
             with open(os.path.join(directory, names[0]), encoding="utf-8") as file:
                 lines = [json.loads(line) for line in file]
             steps = {}
