@@ -27,7 +27,7 @@ struct rendezvous_config {
 	const char *version, *job; /* of smelt; TRAINING_JOB_NAME or "" */
 	const char *settings;     /* one "name=value" a line; all hosts must have the same */
 	int devices;              /* of this host */
-	int64_t timeout_us;       /* until all must be there */
+	int64_t timeout_us;       /* until all must be there; who has reached the first host waits as long for that one to give up, and 2 s more */
 	bool (*stopped)(void);    /* asked at least every 100 ms; may be NULL */
 	resolve_look_up *look_up; /* NULL: the system's resolver */
 };

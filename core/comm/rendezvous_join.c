@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { PAUSE_US_MIN = 100000, PAUSE_US_MAX = 5000000, CONNECT_US = 5000000, SLICE_MS = 50 };
+enum { PAUSE_US_MIN = 100000, PAUSE_US_MAX = 5000000, CONNECT_US = 5000000, ANSWER_US = 2000000, SLICE_MS = 50 };
 
 /* How one attempt ended. */
 enum outcome { OUTCOME_ALL_THERE, OUTCOME_AGAIN, OUTCOME_END };
@@ -61,6 +61,8 @@ static enum status introduce(struct joiner *joiner, struct frame_stream *stream,
 	struct frame hello = {.type = FRAME_HELLO, .member = (uint32_t)joiner->config->host, .bytes = (const uint8_t *)text_string(&joiner->hello),
 		.count = joiner->hello.length};
 	const char *first = joiner->config->hosts[0];
+	/* The first host began before it could be reached, so it gives up before this, and says who is missing. We may have begun long before it. */
+	int64_t end_us = clock_us() + joiner->config->timeout_us + ANSWER_US;
 	*outcome = OUTCOME_AGAIN;
 	TRY(frame_stream_send(stream, &hello));
 	for (;;) {
@@ -80,7 +82,7 @@ static enum status introduce(struct joiner *joiner, struct frame_stream *stream,
 			if (frame_stream_next(stream, &answer))
 				return take_answer(joiner, &answer, outcome);
 		}
-		if (clock_us() >= joiner->end_us) {
+		if (clock_us() >= end_us) {
 			*outcome = OUTCOME_END;
 			return FAIL(ST_DEVICE, "host %s was reached, but not all %d hosts were there within %.0f s (rendezvous_timeout_seconds)", first,
 				joiner->config->hosts_count, timeout_s(joiner));

@@ -228,6 +228,16 @@ static void test_one_does_not_come(void **state)
 	host_check(0, ST_DEVICE, "not all 3 hosts came within 3 s (rendezvous_timeout_seconds); missing: zeta-2");
 	host_check(1, ST_DEVICE, "missing: zeta-2");
 	hosts_close();
+	/* The first host came later and gives up later: who waits for it still learns who is missing. */
+	hosts_make(3, "127.0.0.1");
+	hosts[0].config.timeout_us = hosts[1].config.timeout_us = 3000000;
+	host_start(1);
+	nap(1000);
+	host_start(0);
+	host_join(0);
+	host_join(1);
+	host_check(1, ST_DEVICE, "missing: zeta-2");
+	hosts_close();
 	/* The one that waits has less patience. */
 	hosts_make(3, "127.0.0.1");
 	hosts[1].config.timeout_us = 3000000;
