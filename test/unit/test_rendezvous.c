@@ -165,18 +165,18 @@ static void test_name_never_resolves(void **state)
 		resolve_look_up *look_up;
 		const char *part;
 	} cases[] = {
-		{look_up_never, "host alpha was not reached within 0 s (rendezvous_timeout_seconds, 3 attempts); the last time: its name cannot be resolved"},
+		{look_up_never, "its name cannot be resolved"},
 		{look_up_hangs, "nothing answers what address host alpha has"},
 		{look_up_dies, "its name cannot be resolved"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		hosts_make(2, "alpha");
 		hosts[1].config.look_up = cases[i].look_up;
-		hosts[1].config.timeout_us = short_us;
+		hosts[1].config.timeout_us = 1000000; /* a busy machine takes its time to start the process that looks names up */
 		host_start(1);
 		host_join(1);
-		host_check(1, ST_DEVICE, i == 0 ? "its name cannot be resolved" : cases[i].part);
-		host_check(1, ST_DEVICE, "host alpha was not reached within 0 s (rendezvous_timeout_seconds");
+		host_check(1, ST_DEVICE, cases[i].part);
+		host_check(1, ST_DEVICE, "host alpha was not reached within 1 s (rendezvous_timeout_seconds");
 		hosts_close();
 	}
 }
