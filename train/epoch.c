@@ -2,6 +2,7 @@
 #include "train/epoch.h"
 
 #include "core/backend/augment.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "train/batch.h"
 #include "train/schedule.h"
@@ -10,14 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-double seconds_now(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch)
 {
@@ -118,13 +111,13 @@ static enum status state_save(struct loop *loop)
 	struct training *t = loop->t;
 	if (loop->saved_step == t->position.step && loop->saved_epoch == t->position.epoch)
 		return ST_OK;
-	double started = seconds_now();
+	double started = clock_seconds();
 	TRY(counters_now(loop, &t->position.train));
 	if (t->rank == 0)
 		TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, &t->machine, t->settings->keep_checkpoints));
 	loop->saved_step = t->position.step;
 	loop->saved_epoch = t->position.epoch;
-	double pause = seconds_now() - started;
+	double pause = clock_seconds() - started;
 	loop->reported_seconds += pause;
 	loop->epoch_paused += pause;
 	log_debug("checkpoint at step %" PRId64 " took %.3f s", t->position.step, pause);
@@ -137,7 +130,7 @@ static enum status step_report(struct loop *loop, double lr)
 	const struct position *position = &t->position;
 	struct counters sums;
 	TRY(counters_now(loop, &sums));
-	double now = seconds_now(), images = sums.images - loop->reported.images;
+	double now = clock_seconds(), images = sums.images - loop->reported.images;
 	struct report_step report = {
 		.epoch = position->epoch + 1,
 		.step = position->step,
@@ -157,7 +150,7 @@ static enum status step_report(struct loop *loop, double lr)
 static enum status time_is_up(const struct training *t, bool *up)
 {
 	struct control_blobs all = {0};
-	*up = t->settings->max_seconds > 0 && seconds_now() - t->started_seconds >= t->settings->max_seconds;
+	*up = t->settings->max_seconds > 0 && clock_seconds() - t->started_seconds >= t->settings->max_seconds;
 	if (t->settings->max_seconds <= 0 || t->world == 1)
 		return ST_OK;
 	TRY(records_gather(t, up, sizeof *up, &all));
@@ -302,7 +295,7 @@ static enum status epoch_end(struct loop *loop)
 	struct counters sums;
 	TRY(counters_now(loop, &sums));
 	position->train = loop->base = sums;
-	double train_seconds = seconds_now() - loop->epoch_started - loop->epoch_paused;
+	double train_seconds = clock_seconds() - loop->epoch_started - loop->epoch_paused;
 	int64_t steps_here = position->step - loop->epoch_first_step;
 	struct report_epoch report = {
 		.epoch = position->epoch + 1,
@@ -322,7 +315,7 @@ static enum status epoch_end(struct loop *loop)
 		}
 	}
 	TRY(t->machine.backend->counters_reset(t->machine.state));
-	report.epoch_seconds = seconds_now() - loop->epoch_started;
+	report.epoch_seconds = clock_seconds() - loop->epoch_started;
 	TRY(report_epoch(t->report, &report));
 	bool stale = patience_lost(t, &report);
 	if (stale)
@@ -351,7 +344,7 @@ static enum status epoch_run(struct loop *loop)
 	TRY(t->machine.backend->counters_reset(t->machine.state));
 	loop->reported = loop->base;
 	loop->epoch_first_step = position->step;
-	loop->epoch_started = loop->reported_seconds = seconds_now();
+	loop->epoch_started = loop->reported_seconds = clock_seconds();
 	loop->epoch_paused = 0;
 	while (position->step_in_epoch < t->identity.steps_per_epoch) {
 		bool used;
@@ -371,7 +364,7 @@ enum status training_run(struct training *t)
 	struct loop loop = {.t = t, .steps_total = run_steps(s, t->identity.steps_per_epoch), .saved_step = -1};
 	loop.augmentation = augmentation_of(t);
 	loop.order = malloc((t->dataset->train.count + 1) * sizeof *loop.order); /* a shard may be empty */
-	loop.samples = malloc((course_batch_max(&t->train) + course_batch_max(&t->validation)) * sizeof *loop.samples);
+	loop.samples = malloc((course_most(&t->train).batch + course_most(&t->validation).batch) * sizeof *loop.samples);
 	if (loop.order == NULL || loop.samples == NULL) {
 		status = FAIL(ST_MEMORY, "no memory for the order of %zu images", t->dataset->train.count);
 		goto done;

@@ -34,10 +34,7 @@ struct training {
 /* Steps of the whole run: epochs × steps of one, or max_steps if that is less. */
 int64_t run_steps(const struct settings *settings, int64_t steps_per_epoch);
 
-/* Trains from position to the end. Collective: all ranks take the same decisions at the same places, from sums over all of them. ST_OK: finished, or the budget is used up; the last checkpoint is written. ST_STOPPED: a stop was
- * requested; machine and checkpoint are those of the last step done. ST_INTERNAL when the loss is no longer a number (the sentence
- * says what to try), ST_DISK. */
+/* Trains from position to the end. Collective: all ranks take the same decisions at the same places, from sums over all of them. ST_OK:
+ * finished, or the budget is used up; the last checkpoint is written. ST_STOPPED: a stop was requested; machine and checkpoint are those of
+ * the last step done. ST_INTERNAL when the loss is no longer a number (the sentence says what to try), ST_DISK. */
 enum status training_run(struct training *training);
-
-/* Monotonic clock, seconds. */
-double seconds_now(void);

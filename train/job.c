@@ -1,6 +1,7 @@
 /* job.c: see job.h. The parent of a host reads the data; each rank trains with what it inherits. */
 #include "train/job.h"
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "train/epoch.h"
 #include "train/rank.h"
@@ -54,16 +55,16 @@ static enum status data_read(struct job *job, const struct place *place)
 		.agree = place->hosts > 1 ? classes_agree : NULL,
 		.context = &loading,
 	};
-	double started = seconds_now();
+	double started = clock_seconds();
 	TRY(dataset_load(&request, &job->dataset));
 	TRY(shards_join(loading.control, &job->resource, &job->dataset, &job->shards));
 	const struct dataset *d = &job->dataset;
 	const struct course course = {.hosts = place->hosts, .images = job->shards.images, .sharded = job->shards.sharded};
 	log_info("data kind=\"%s\" train_images=%zu validation_images=%zu validation_from=\"%s\" test_images=%zu classes=%d image_size=%d seconds=%.2f", d->kind,
-		d->train.count, d->validation.count, d->validation_source, d->test.count, d->classes, d->train.size, seconds_now() - started);
+		d->train.count, d->validation.count, d->validation_source, d->test.count, d->classes, d->train.size, clock_seconds() - started);
 	if (job->shards.sharded)
 		log_info("data sharded=true train_images_of_all_hosts=%" PRIu64, course_images(&course));
-	return settings_check_data(s, (size_t)course_images(&course), d->train.size, d->classes);
+	return settings_check_data(s, (size_t)course_images(&course), job->shards.sharded, d->train.size, d->classes);
 }
 
 static enum status job_load(void *context, const struct place *place)

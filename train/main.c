@@ -1,9 +1,9 @@
 /* main.c: the program `train`: words on the command line, signals, the failure file, the exit code. The work is in job.c. */
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/opt_ml.h"
 #include "core/base/version.h"
 #include "core/model/resnet.h"
-#include "train/epoch.h"
 #include "train/failure.h"
 #include "train/job.h"
 #include "train/report/metrics.h"
@@ -113,7 +113,7 @@ static enum status job_begin(int count, char **words, struct opt_ml *opt_ml, str
 
 int main(int count, char **words)
 {
-	double started_seconds = seconds_now();
+	double started_seconds = clock_seconds();
 	umask(022); /* what we write is uploaded by another process */
 	enum status status = ST_OK;
 	if (printed(count, words, &status)) {

@@ -171,7 +171,7 @@ static unsigned rank_threads(const struct rank *rank)
 static enum status backend_begin(struct rank *rank)
 {
 	struct training *t = &rank->training;
-	int train_max = course_own_max(&t->train), validation_max = course_own_max(&t->validation);
+	int train_max = course_most(&t->train).own, validation_max = course_most(&t->validation).own;
 	TRY(threads_open(rank_threads(rank), &rank->threads));
 	const struct backend_config config = {
 		.network = &rank->network,

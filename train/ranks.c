@@ -65,7 +65,6 @@ static struct task task_of(const struct run *run, enum status (*function)(void *
 			.devices = config->devices,
 			.host = parent->host,
 			.hosts = parent->hosts,
-			.devices_of_hosts = parent->devices_of_hosts,
 		},
 		.gather_timeout_us = config->collective_timeout_us,
 		.cause_wait_us = config->peer_timeout_us / 3 < CAUSE_WAIT_US_MAX ? config->peer_timeout_us / 3 : CAUSE_WAIT_US_MAX,

@@ -21,7 +21,6 @@ struct place {
 	int rank, world;              /* of this rank; while loading: first rank of this host */
 	int local, devices;           /* number of the rank on its host; ranks of this host */
 	int host, hosts;
-	const int *devices_of_hosts;  /* `hosts` of them */
 	char address[RENDEZVOUS_ADDRESS_BYTES]; /* of this host for its peers; "127.0.0.1" when alone */
 	struct control *control;      /* loading: SCOPE_HOSTS; rank: SCOPE_RANKS */
 };

@@ -210,7 +210,7 @@ static enum status check_paths(const struct settings *s)
 	return settings_tensorboard(s, &nowhere, path);
 }
 
-enum status settings_check_data(const struct settings *settings, size_t images, int image_size, int classes)
+enum status settings_check_data(const struct settings *settings, size_t images, bool sharded, int image_size, int classes)
 {
 	TRY(check_image(settings, image_size));
 	if (settings->num_classes != 0 && settings->num_classes != classes)
@@ -218,7 +218,7 @@ enum status settings_check_data(const struct settings *settings, size_t images, 
 	size_t batch = (size_t)settings->batch_size, last = images % batch;
 	if (settings->drop_last && images < batch)
 		return FAIL(ST_SETTINGS, "batch_size=%zu is more than the %zu training images: no full batch; lower it or set drop_last=false", batch, images);
-	if (!settings->drop_last && last == 1)
+	if (!sharded && !settings->drop_last && last == 1)
 		return FAIL(ST_SETTINGS, "%zu training images leave a last batch of one with batch_size=%zu, and one image has no variance to normalise by; "
 			"set drop_last=true or another batch_size", images, batch);
 	return ST_OK;

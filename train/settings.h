@@ -187,8 +187,9 @@ enum status settings_load(const struct opt_ml *opt_ml, struct settings *settings
 /* The same for hyperparameters that are already in memory; an object, or NULL. */
 enum status settings_resolve(const struct json *hyperparameters, struct settings *settings);
 
-/* What can only be checked when the data is there. ST_SETTINGS. `images`: training images after the split. */
-enum status settings_check_data(const struct settings *settings, size_t images, int image_size, int classes);
+/* What can only be checked when the data is there. ST_SETTINGS. `images`: training images after the split;
+ * `sharded`: of this host only, so that what its last batch holds says nothing about the whole. */
+enum status settings_check_data(const struct settings *settings, size_t images, bool sharded, int image_size, int classes);
 
 /* The choices that `auto` leaves open. */
 enum stem settings_stem(const struct settings *settings, bool pretrained);

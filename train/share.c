@@ -58,22 +58,13 @@ struct course_step course_step(const struct course *course, int64_t step)
 	return result;
 }
 
-size_t course_batch_max(const struct course *course)
+struct course_most course_most(const struct course *course)
 {
-	size_t most = 0;
-	for (int64_t step = 0, steps = course_steps(course); step < steps; step++) {
-		size_t count = course_step(course, step).batch.count;
-		most = count > most ? count : most;
+	struct course_most most = {0, 1};
+	for (int64_t s = 0, steps = course_steps(course); s < steps; s++) {
+		struct course_step step = course_step(course, s);
+		most.batch = step.batch.count > most.batch ? step.batch.count : most.batch;
+		most.own = (int)step.own.count > most.own ? (int)step.own.count : most.own;
 	}
 	return most;
-}
-
-int course_own_max(const struct course *course)
-{
-	size_t most = 1;
-	for (int64_t step = 0, steps = course_steps(course); step < steps; step++) {
-		size_t own = course_step(course, step).own.count;
-		most = own > most ? own : most;
-	}
-	return (int)most;
 }

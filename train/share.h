@@ -43,7 +43,9 @@ struct course_step {
 };
 struct course_step course_step(const struct course *course, int64_t step);
 
-/* The most images that a step's batch has on this host. */
-size_t course_batch_max(const struct course *course);
-/* Images of this rank in the largest step: memory is needed for so many. At least 1. */
-int course_own_max(const struct course *course);
+/* The largest of all steps: memory is needed for so much. */
+struct course_most {
+	size_t batch; /* images of a step's batch on this host */
+	int own;      /* of them this rank's; at least 1 */
+};
+struct course_most course_most(const struct course *course);

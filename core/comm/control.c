@@ -34,10 +34,6 @@ struct control {
 	struct member member;
 	bool closing;
 	bool lost;               /* the socket is of no use any more */
-	void (*on_abort)(void *context);
-	void *abort_context;
-	bool abort_due;          /* on_abort is to be called */
-	bool abort_running;
 	int64_t ran_us;          /* how long the thread has watched, without stalls */
 	int64_t gather_us;       /* ran_us when the open gather began; negative: it began after the last look */
 	bool gather_late;        /* LATE was sent */
@@ -57,7 +53,6 @@ static void wake(struct control *control)
 
 static void aborted(struct control *control)
 {
-	control->abort_due = true;
 	pthread_cond_broadcast(&control->changed);
 	wake(control);
 }
@@ -171,19 +166,6 @@ static bool wait_ready(struct control *control, int64_t wait_us)
 	return ready > 0 && fds[1].revents != 0 && !control->lost;
 }
 
-/* Without the lock: it may ask us things. */
-static void call_on_abort(struct control *control)
-{
-	void (*on_abort)(void *context) = control->on_abort, *abort_context = control->abort_context;
-	control->abort_due = false;
-	control->abort_running = true;
-	pthread_mutex_unlock(&control->lock);
-	on_abort(abort_context);
-	pthread_mutex_lock(&control->lock);
-	control->abort_running = false;
-	pthread_cond_broadcast(&control->changed);
-}
-
 static void *run(void *context)
 {
 	struct control *control = context;
@@ -193,8 +175,6 @@ static void *run(void *context)
 		int64_t now_us = clock_us();
 		control->ran_us += now_us - last_us < STALL_US ? now_us - last_us : STALL_US;
 		last_us = now_us;
-		if (control->abort_due && control->on_abort != NULL)
-			call_on_abort(control);
 		if (control->closing && end_us == INT64_MAX)
 			end_us = now_us + FAREWELL_US;
 		if (control->closing && (control->lost || !frame_stream_pending(control->stream) || now_us >= end_us))
@@ -267,18 +247,6 @@ enum status control_open(const struct control_config *config, struct control **c
 	frame_stream_close(made->stream);
 	free(made);
 	return status;
-}
-
-void control_on_abort(struct control *control, void (*abort)(void *context), void *context)
-{
-	pthread_mutex_lock(&control->lock);
-	while (control->abort_running)
-		pthread_cond_wait(&control->changed, &control->lock);
-	control->on_abort = abort;
-	control->abort_context = context;
-	control->abort_due = control->member.aborted;
-	wake(control);
-	pthread_mutex_unlock(&control->lock);
 }
 
 void control_close(struct control *control)
@@ -374,13 +342,6 @@ enum status control_pass(struct control *control)
 	}
 	pthread_mutex_unlock(&control->lock);
 	return status;
-}
-
-void control_stop(struct control *control)
-{
-	pthread_mutex_lock(&control->lock);
-	say_plain(control, FRAME_WISH, 1);
-	pthread_mutex_unlock(&control->lock);
 }
 
 bool control_stopping(struct control *control)

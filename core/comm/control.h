@@ -32,10 +32,6 @@ struct control;
 
 /* Takes the socket in any case. ST_MEMORY; ST_DEVICE when the parent is gone already. */
 enum status control_open(const struct control_config *config, struct control **control);
-/* From now on abort(context) is called, once and on the channel's thread, when the training is aborted or the parent is gone (at once if
- * that was so already): it wakes whoever waits for a peer elsewhere. It may call control_check and the like, not control_gather or
- * control_close. NULL: none any more; when this returns, none is running. */
-void control_on_abort(struct control *control, void (*abort)(void *context), void *context);
 /* Says good-bye: this member passes no more boundaries. Whether it leaves because all is well, its parent tells. Accepts NULL. */
 void control_close(struct control *control);
 
@@ -59,8 +55,6 @@ void control_blobs_free(struct control_blobs *blobs); /* accepts {0} */
  * All ranks gather at least once before their first boundary, so none has passed one while another is not there yet. SCOPE_RANKS only; one
  * thread at a time. */
 enum status control_pass(struct control *control);
-/* Asks all to stop at a common boundary, as a SIGTERM to any parent does (a time budget is used up). Any thread. */
-void control_stop(struct control *control);
 
 /* Somebody asked for a stop; the boundary may be still ahead. Any thread. */
 bool control_stopping(struct control *control);

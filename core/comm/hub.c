@@ -317,8 +317,3 @@ bool hub_aborted(const struct hub *hub)
 {
 	return hub->aborted;
 }
-
-bool hub_stopping(const struct hub *hub)
-{
-	return hub->wished;
-}

@@ -34,5 +34,3 @@ enum status hub_take(struct hub *hub, const struct frame *frame);
 int hub_awaited(const struct hub *hub, enum control_scope scope);
 /* An abort was emitted. */
 bool hub_aborted(const struct hub *hub);
-/* A wish was taken. */
-bool hub_stopping(const struct hub *hub);

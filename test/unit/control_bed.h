@@ -49,6 +49,12 @@ static inline void control_bed_take(struct control_bed *bed, const struct frame 
 	pthread_mutex_unlock(&bed->lock);
 }
 
+/* Somebody was asked to stop. */
+static inline void control_bed_wish(struct control_bed *bed)
+{
+	control_bed_take(bed, &(const struct frame){.type = FRAME_WISH, .scope = SCOPE_HOSTS, .number = 1});
+}
+
 /* A frame past the hub, to everybody. */
 static inline void control_bed_send(struct control_bed *bed, const struct frame *frame)
 {

@@ -120,7 +120,7 @@ static void test_alone(void **state)
 	OK(control_pass(control));
 	OK(control_check(control));
 	assert_false(control_stopping(control) || control_hurry(control));
-	control_stop(control);
+	control_bed_wish(bed);
 	while (control_pass(control) == ST_OK)
 		;
 	assert_true(control_stopping(control));
@@ -169,7 +169,7 @@ static void *pass_part(void *context)
 		if (random_below(&random, 16) == 0)
 			nap((int)random_below(&random, 3));
 		if (actor->member == 1 && actor->passed == 50)
-			control_stop(actor->control);
+			control_bed_wish(actor->bed);
 	}
 	return NULL;
 }
@@ -199,7 +199,7 @@ static void *end_part(void *context)
 		keep(actor, control_pass(actor->control));
 		actor->passed += actor->status == ST_OK;
 		if (actor->member == 0 && actor->passed == STEPS)
-			control_stop(actor->control);
+			control_bed_wish(actor->bed);
 	}
 	control_close(actor->control); /* some leave before the others have heard of the stop */
 	actor->control = NULL;
@@ -227,7 +227,7 @@ static void test_stop_before_all_are_there(void **state)
 	struct control *controls[3];
 	controls[0] = control_bed_member(bed, 0, patient_us);
 	controls[1] = control_bed_member(bed, 1, patient_us);
-	control_stop(controls[0]);
+	control_bed_wish(bed);
 	FAILS(ST_STOPPED, "before training began", control_gather(controls[0], "x", 1, NULL));
 	while (!control_stopping(controls[1]))
 		nap(1);
@@ -262,21 +262,12 @@ static void test_stop_while_loading(void **state)
 
 /* --- abort ----------------------------------------------------------------------------------------------------------- */
 
-static void on_abort(void *context)
-{
-	atomic_uint *calls = context;
-	atomic_fetch_add(calls, 1);
-}
-
 static void test_abort_reaches_all(void **state)
 {
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 2);
 	control_bed_start(bed);
-	atomic_uint calls = 0;
 	struct control *first = control_bed_member(bed, 0, patient_us), *second = control_bed_member(bed, 1, patient_us);
-	control_on_abort(first, on_abort, &calls);
-	control_on_abort(second, on_abort, &calls);
 	OK(control_wait_abort(first, 1000));
 	struct frame why = {.type = FRAME_ABORT, .scope = SCOPE_RANKS, .member = 1, .number = ST_DATA,
 		.bytes = (const uint8_t *)"host algo-2 (rank 1): a file is cut short", .count = 41};
@@ -287,16 +278,8 @@ static void test_abort_reaches_all(void **state)
 	FAILS(ST_DEVICE, "cut short", control_pass(first));
 	FAILS(ST_DEVICE, "cut short", control_gather(second, NULL, 0, NULL));
 	FAILS(ST_DEVICE, "cut short", control_check(second));
-	while (calls < 2)
-		nap(1);
-	/* Who comes after it is told at once; who has gone is not. */
-	control_on_abort(first, on_abort, &calls);
-	control_on_abort(second, NULL, NULL);
-	while (calls < 3)
-		nap(1);
 	control_close(first);
 	control_close(second);
-	assert_int_equal(calls, 3);
 	control_bed_close(bed);
 }
 
@@ -305,14 +288,10 @@ static void test_parent_is_gone(void **state)
 	(void)state;
 	struct control_bed *bed = control_bed_open(SCOPE_RANKS, 2);
 	control_bed_start(bed);
-	atomic_uint calls = 0;
 	struct control *first = control_bed_member(bed, 0, patient_us), *second = control_bed_member(bed, 1, patient_us);
-	control_on_abort(first, on_abort, &calls);
 	control_bed_cut(bed, 0);
 	FAILS(ST_DEVICE, "parent process of this host cannot be heard", control_gather(first, NULL, 0, NULL));
 	FAILS(ST_DEVICE, "parent process", control_pass(first));
-	while (calls < 1)
-		nap(1);
 	OK(control_check(second));
 	control_close(first);
 	control_close(second);
@@ -326,7 +305,7 @@ static void test_parent_is_gone(void **state)
 	assert_null(control);
 }
 
-/* What the parent said before it left counts, also when it is noticed first that nothing can be sent. */
+/* What the parent said before it left counts, also when it is noticed first that it left. */
 static void test_last_words_are_heard(void **state)
 {
 	(void)state;
@@ -339,7 +318,6 @@ static void test_last_words_are_heard(void **state)
 		OK(control_open(&(struct control_config){.fd = pair[0], .scope = SCOPE_RANKS, .members = 1, .gather_timeout_us = patient_us}, &control));
 		OK(frame_stream_send(parent, &(struct frame){.type = FRAME_ABORT, .number = ST_DATA, .bytes = (const uint8_t *)"why", .count = 3}));
 		frame_stream_close(parent);
-		control_stop(control); /* cannot be sent */
 		FAILS(ST_DEVICE, "why", control_gather(control, NULL, 0, NULL));
 		control_close(control);
 	}

@@ -55,8 +55,8 @@ static void walk(const uint64_t *images, int hosts, const int *devices, bool sha
 			for (int64_t s = 0; s < steps; s++) {
 				struct course_step step = course_step(&course, s);
 				assert_true(step.own.count == 0 || step.own.first + step.own.count <= step.batch.count);
-				assert_true((int)step.own.count <= course_own_max(&course));
-				assert_true(step.batch.count <= course_batch_max(&course));
+				assert_true((int)step.own.count <= course_most(&course).own);
+				assert_true(step.batch.count <= course_most(&course).batch);
 				assert_true(step.own.count != 1 || step.total == 1 || (sharded && images[host] == 1));
 				totals[s] = step.total;
 				sums[s] += step.own.count;

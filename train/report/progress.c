@@ -1,6 +1,7 @@
 /* progress.c: see progress.h. */
 #include "train/report/progress.h"
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "train/report/metrics.h"
 
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Back to the first column, erase to the end of the line (ECMA-48). */
@@ -17,13 +17,6 @@
 #define SECONDS_BETWEEN_DRAWS 0.1
 
 enum { BAR_CELLS = 20, LINE_BYTES_MAX = 512, COLUMNS_DEFAULT = 80 };
-
-static double clock_seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 bool report_terminal(void)
 {
