@@ -9,7 +9,7 @@
 #pragma once
 
 #include "core/backend/backend.h"
-#include "train/settings.h"
+#include "train/settings/settings.h"
 
 struct artifact_metric {
 	const char *name; /* "validation:accuracy" */

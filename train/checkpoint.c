@@ -6,7 +6,7 @@
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/base/text.h"
-#include "train/settings.h"
+#include "train/settings/settings.h"
 
 #include <dirent.h>
 #include <errno.h>

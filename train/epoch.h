@@ -7,9 +7,9 @@
 #include "core/base/opt_ml.h"
 #include "core/comm/control.h"
 #include "train/checkpoint.h"
-#include "train/dataset.h"
+#include "train/data/dataset.h"
 #include "train/report/report.h"
-#include "train/settings.h"
+#include "train/settings/settings.h"
 #include "train/share.h"
 #include "train/step.h"
 

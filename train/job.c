@@ -5,7 +5,7 @@
 #include "core/base/log.h"
 #include "train/epoch.h"
 #include "train/rank.h"
-#include "train/stop.h"
+#include "train/ranks/stop.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/base/opt_ml.h"
-#include "train/settings.h"
+#include "train/settings/settings.h"
 
 /* Reads the data, trains, writes checkpoints, reports and the model. started_seconds: when the process began (clock_seconds()).
  * ST_OK: finished, the model is written. ST_STOPPED: a stop was requested; if training had begun, checkpoint and model are written.

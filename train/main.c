@@ -4,11 +4,11 @@
 #include "core/base/opt_ml.h"
 #include "core/base/version.h"
 #include "core/model/resnet.h"
-#include "train/failure.h"
 #include "train/job.h"
+#include "train/ranks/failure.h"
+#include "train/ranks/stop.h"
 #include "train/report/metrics.h"
-#include "train/settings.h"
-#include "train/stop.h"
+#include "train/settings/settings.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,8 +7,8 @@
 #include "train/artifact.h"
 #include "train/epoch.h"
 #include "train/pretrained.h"
+#include "train/ranks/stop.h"
 #include "train/report/metrics.h"
-#include "train/stop.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -5,11 +5,11 @@
 #pragma once
 
 #include "core/base/opt_ml.h"
-#include "train/channels.h"
-#include "train/dataset.h"
-#include "train/ranks.h"
-#include "train/settings.h"
-#include "train/shards.h"
+#include "train/data/channels.h"
+#include "train/data/dataset.h"
+#include "train/data/shards.h"
+#include "train/ranks/ranks.h"
+#include "train/settings/settings.h"
 
 /* The host's; all lent. */
 struct rank_inputs {

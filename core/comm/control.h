@@ -1,6 +1,6 @@
 /* control.h: a member's end of the control channel: what the processes of one training say to each other besides gradients.
  *
- * A training has one parent a host (train/ranks.h) and one rank a device. Members are those who take part in a common course of calls:
+ * A training has one parent a host (train/ranks/ranks.h) and one rank a device. Members are those who take part in a common course of calls:
  * first one loader a host (a thread of the parent), later all ranks. A member has one stream socket to its host's parent; the parents
  * hold a star of TCP connections to the first host's parent, where the hub (hub.h) is. Three things travel:
  *  - gathers: every member gives some bytes, all get the bytes of all. Barriers, agreements, fingerprints, the addresses of Gloo and the

@@ -1,7 +1,7 @@
 /* Any bytes as hyperparameters.json: refused with a sentence that can be shown, or settings inside their ranges whose printed values
  * read back as the same settings. */
-#include "train/setting.h"
-#include "train/value.h"
+#include "train/settings/setting.h"
+#include "train/settings/value.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 
 #include "test/unit/cifar_files.h"
 
-#include "train/dataset.h"
+#include "train/data/dataset.h"
 
 #include <signal.h>
 

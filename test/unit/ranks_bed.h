@@ -4,11 +4,11 @@
 #pragma once
 
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "train/ranks.h"
+#include "train/ranks/ranks.h"
 
 #include "core/base/random.h"
 #include "core/base/version.h"
-#include "train/stop.h"
+#include "train/ranks/stop.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

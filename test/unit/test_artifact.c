@@ -5,8 +5,8 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/format/weights.h"
-#include "train/artifact.h"
 #include "core/model/state_dict.h"
+#include "train/artifact.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

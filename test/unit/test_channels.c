@@ -2,9 +2,9 @@
  * directories of each case; FIFOs with a writer in a thread. */
 #include "test/unit/scratch.h"
 
-#include "train/channels.h"
-#include "train/pipe.h"
-#include "train/walk.h"
+#include "train/data/channels.h"
+#include "train/data/pipe.h"
+#include "train/data/walk.h"
 
 #include <errno.h>
 #include <fcntl.h>

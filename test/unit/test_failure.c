@@ -2,9 +2,9 @@
  * is a flag and nothing else. Method: children that fail, crash or are signalled; the parent looks at what they left. A disk is full on a
  * small tmpfs (as root) or by a file-size limit. Conformance tests 55, 56, 60, 64, 65. */
 #define _GNU_SOURCE /* unshare */
-#include "train/failure.h"
-#include "train/stop.h"
-#include "train/words.h"
+#include "train/ranks/failure.h"
+#include "train/ranks/stop.h"
+#include "train/ranks/words.h"
 
 #include "core/base/text.h"
 #include "test/unit/base_dir.h"

@@ -2,8 +2,8 @@
  * Method: small files for the whole network, written here as torch's legacy format: every tensor is one number repeated by stride
  * 0, tensor i being numbers[i]. Each case spoils one thing. */
 #include "core/base/file.h"
-#include "train/pretrained.h"
 #include "core/model/state_dict.h"
+#include "train/pretrained.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,7 +4,7 @@
 #include "core/base/text.h"
 #include "serve/options.h"
 #include "train/report/metrics.h"
-#include "train/settings.h"
+#include "train/settings/settings.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

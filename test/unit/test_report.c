@@ -3,10 +3,10 @@
 #include "train/report/report.h"
 
 #include "core/base/file.h"
+#include "test/unit/scratch.h"
 #include "train/report/metrics_file.h"
 #include "train/report/progress.h"
 #include "train/report/sheet.h"
-#include "test/unit/scratch.h"
 
 #include <math.h>
 #include <time.h>

@@ -1,6 +1,6 @@
 /* Goal: every host finds the same ranks, whatever the file's order or extra keys; what is wrong is refused with its name. Method:
  * resourceconfig.json in the shapes that the platform, SDK local mode and its newer versions write. Conformance tests 26–30. */
-#include "train/resource.h"
+#include "train/ranks/resource.h"
 
 #include "test/unit/base_dir.h"
 

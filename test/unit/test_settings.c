@@ -1,8 +1,8 @@
 /* Goal: every way of writing a value that SageMaker's clients use means the same; every key's range is exact; the strongest source
  * wins; what is refused names key, value and rule. Method: hyperparameters as JSON text, variables in the environment; ranges are
  * walked from the table itself, so a new row is tested by being there. */
-#include "train/setting.h"
-#include "train/value.h"
+#include "train/settings/setting.h"
+#include "train/settings/value.h"
 
 #include "test/unit/base_dir.h"
 

@@ -2,7 +2,7 @@
  * hosts must hold the same; every mistake has its sentence, the same on all hosts. Method: hosts are threads with a real control channel. */
 #include "test/unit/control_bed.h"
 
-#include "train/shards.h"
+#include "train/data/shards.h"
 
 #include <math.h>
 

@@ -5,8 +5,8 @@
 #include "core/base/file.h"
 #include "core/base/text.h"
 #include "core/format/image.h"
-#include "train/report/report.h"
 #include "test/unit/scratch.h"
+#include "train/report/report.h"
 
 #include <dirent.h>
 #include <math.h>
