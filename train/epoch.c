@@ -213,10 +213,11 @@ static enum status step_run(struct loop *loop)
 		.decay_all = s->decay_norm_and_bias,
 		.norm_bias_lr_scale = (float)s->norm_bias_lr_scale,
 		.gradient_scale = 1,
+		.gradient_clip_norm = s->gradient_clip_norm,
 		.ema_decay = ema_decay_at(s->ema_decay, position->step),
 		.first = t->fresh,
 	};
-	TRY(step_train(&t->machine, &t->dataset->train, loop->samples + step.own.first, (int)step.own.count, (int)step.total, mixed ? 0 : (float)s->label_smoothing, s->gradient_clip_norm, &update));
+	TRY(step_train(&t->machine, &t->dataset->train, loop->samples + step.own.first, (int)step.own.count, (int)step.total, mixed ? 0 : (float)s->label_smoothing, &update));
 	t->fresh = false;
 	position->step++;
 	position->step_in_epoch++;

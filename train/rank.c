@@ -123,19 +123,30 @@ done:
 	return status;
 }
 
+/* What a backend reaches the other ranks by; the context is the rank. */
 static enum status reduction_start(void *context, float *values, size_t count)
 {
-	return comm_start(context, values, count);
+	return comm_start(((const struct rank *)context)->comm, values, count);
 }
 
 static enum status reduction_finish(void *context)
 {
-	return comm_finish(context);
+	return comm_finish(((const struct rank *)context)->comm);
 }
 
 static enum status reduction_sum(void *context, double *values, size_t count)
 {
-	return comm_sum_doubles(context, values, count);
+	return comm_sum_doubles(((const struct rank *)context)->comm, values, count);
+}
+
+static enum status reduction_broadcast(void *context, void *bytes, size_t count, int root)
+{
+	return comm_broadcast(((const struct rank *)context)->comm, bytes, count, root);
+}
+
+static enum status reduction_check(void *context)
+{
+	return control_check(((const struct rank *)context)->place->control);
 }
 
 /* Connects the ranks, when there are several. */
@@ -154,8 +165,9 @@ static enum status comm_begin(struct rank *rank)
 		.timeout_us = (int64_t)s->collective_timeout_seconds * 1000000,
 	};
 	TRY(comm_open(&config, &rank->comm));
-	rank->reduction = (struct reduction){.rank = place->rank, .world = place->world, .bucket_bytes = (size_t)s->reduce_bucket_mb << 20, .context = rank->comm,
-		.start = reduction_start, .finish = reduction_finish, .sum = reduction_sum};
+	rank->reduction = (struct reduction){.rank = place->rank, .world = place->world, .bucket_bytes = (size_t)s->reduce_bucket_mb << 20, .context = rank,
+		.start = reduction_start, .finish = reduction_finish, .sum = reduction_sum, .broadcast = reduction_broadcast, .check = reduction_check,
+		.timeout_us = config.timeout_us, .bf16 = s->reduce_type == REDUCE_BF16};
 	return ST_OK;
 }
 
@@ -185,6 +197,9 @@ static enum status backend_begin(struct rank *rank)
 		.norm_momentum = rank->in->settings->norm_momentum,
 		.reduction = rank->comm != NULL ? &rank->reduction : NULL,
 		.sync_batch_norm = rank->in->settings->sync_bn,
+		.device = rank->place->local,
+		.precision = (enum precision)rank->in->settings->precision,
+		.deterministic = rank->in->settings->deterministic,
 	};
 	t->machine.network = &rank->network;
 	t->machine.stopped = stop_requested;

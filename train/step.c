@@ -1,8 +1,6 @@
 /* step.c: the training pass. See step.h. */
 #include "train/step.h"
 
-#include <math.h>
-
 /* A step may take many seconds on a small machine, and a stop must not wait for its end. */
 static enum status stop_check(const struct machine *machine)
 {
@@ -12,13 +10,17 @@ static enum status stop_check(const struct machine *machine)
 	return ST_STOPPED;
 }
 
-enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
+static enum status batch_make_ready(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
 	float label_smoothing, bool training, enum which which)
+{
+	TRY(machine->backend->batch_begin(machine->state, n, total, training, which));
+	return machine->backend->batch_gather(machine->state, images, samples, label_smoothing);
+}
+
+static enum status pass_forward(const struct machine *machine, bool training)
 {
 	const struct backend *backend = machine->backend;
 	struct backend_state *state = machine->state;
-	TRY(backend->batch_begin(state, n, total, training, which));
-	TRY(backend->batch_gather(state, images, samples, label_smoothing));
 	for (int u = 0; u < RESNET_UNITS; u++) {
 		if (training)
 			TRY(stop_check(machine));
@@ -27,6 +29,13 @@ enum status step_forward(const struct machine *machine, const struct images *ima
 			TRY(backend->pool_forward(state));
 	}
 	return backend->head_forward(state);
+}
+
+enum status step_forward(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
+	float label_smoothing, bool training, enum which which)
+{
+	TRY(batch_make_ready(machine, images, samples, n, total, label_smoothing, training, which));
+	return pass_forward(machine, training);
 }
 
 /* The first gradient that reaches a tensor is written, later ones are added: `reached` remembers which tensors have one. A block's
@@ -58,23 +67,31 @@ enum status step_backward(const struct machine *machine)
 	return backend->reduce_finish(state);
 }
 
-enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
-	float label_smoothing, double gradient_clip_norm, const struct update *update)
+/* Forward, and backward when training, unless the backend has recorded such a pass. */
+static enum status pass_run(const struct machine *machine, bool training)
 {
-	TRY(step_forward(machine, images, samples, n, total, label_smoothing, true, WHICH_WEIGHTS));
-	TRY(step_backward(machine));
-	struct update scaled = *update;
-	if (gradient_clip_norm > 0) {
-		double norm_squared = 0;
-		TRY(machine->backend->gradient_norm_squared(machine->state, &norm_squared));
-		double scale = gradient_clip_norm / (sqrt(norm_squared) + 1e-6);
-		if (scale < 1)
-			scaled.gradient_scale *= (float)scale;
-	}
-	return machine->backend->optimizer_step(machine->state, &scaled);
+	const struct backend *backend = machine->backend;
+	bool again = false;
+	if (backend->pass_begin != NULL)
+		TRY(backend->pass_begin(machine->state, &again));
+	if (again)
+		return ST_OK;
+	TRY(pass_forward(machine, training));
+	if (training)
+		TRY(step_backward(machine));
+	return backend->pass_end != NULL ? backend->pass_end(machine->state) : ST_OK;
+}
+
+enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
+	float label_smoothing, const struct update *update)
+{
+	TRY(batch_make_ready(machine, images, samples, n, total, label_smoothing, true, WHICH_WEIGHTS));
+	TRY(pass_run(machine, true));
+	return machine->backend->optimizer_step(machine->state, update);
 }
 
 enum status step_evaluate(const struct machine *machine, const struct images *images, const struct sample *samples, int n, enum which which)
 {
-	return step_forward(machine, images, samples, n, n, 0, false, which);
+	TRY(batch_make_ready(machine, images, samples, n, n, 0, false, which));
+	return pass_run(machine, false);
 }

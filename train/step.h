@@ -13,10 +13,9 @@ struct machine {
 };
 
 /* One SGD step on a batch of `total` images over all ranks, samples[0..n) of them here (n = total when alone): gather, forward, backward, sums
- * over ranks, clip, update. gradient_clip_norm 0: no clipping; otherwise gradients are scaled so that their common L2 norm is at most
- * this (torch.nn.utils.clip_grad_norm_). Counters gain n images. ST_STOPPED: abandoned, nothing has changed. */
+ * over ranks, clip, update. Counters gain n images. ST_STOPPED: abandoned, nothing has changed. */
 enum status step_train(const struct machine *machine, const struct images *images, const struct sample *samples, int n, int total,
-	float label_smoothing, double gradient_clip_norm, const struct update *update);
+	float label_smoothing, const struct update *update);
 
 /* Forward only, with running statistics of `which`. Counters gain n images. */
 enum status step_evaluate(const struct machine *machine, const struct images *images, const struct sample *samples, int n, enum which which);

@@ -12,7 +12,8 @@
  *     unit_forward / pool_forward in table order   head_forward (loss and its gradient)
  *     head_backward   unit_backward / pool_backward in reverse, reduce_start after each but the pool
  *     reduce_finish   optimizer_step
- * and of evaluation: the same without the backward half, with training = false. */
+ * and of evaluation: the same without the backward half, with training = false. Between batch_gather and what follows, pass_begin may say that
+ * the backend does it all by itself. */
 #pragma once
 
 #include "core/base/status.h"
@@ -69,7 +70,15 @@ struct reduction {
 	/* Blocking, in place, as precise as doubles are: for statistics. Also between start and finish: synchronised batch norm's backward half
 	 * does that, once a unit. */
 	enum status (*sum)(void *context, double *values, size_t count);
+	/* For a backend that sums on its devices instead (NCCL): what it needs to meet the others and to hear that all must end. */
+	enum status (*broadcast)(void *context, void *bytes, size_t count, int root); /* blocking */
+	enum status (*check)(void *context); /* any thread; ST_OK, or the sentence why the training must end */
+	int64_t timeout_us; /* how long the slowest rank may let the others wait */
+	bool bf16;          /* gradients travel rounded to bfloat16 */
 };
+
+/* What activations are stored as and products are made of. AUTO: the backend's choice. TF32: stored as fp32, multiplied as TF32. */
+enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
 
 struct backend_config {
 	const struct network *network;
@@ -84,6 +93,11 @@ struct backend_config {
 	bool training;           /* false: forward only; gradient memory is not made */
 	/* When training: share of a batch's statistics in the running ones, 0 < share ≤ 1; BatchNorm2d's momentum in PyTorch, 0.1 there. */
 	double norm_momentum;
+	/* Of a device backend; others compute in one precision and are always deterministic. */
+	int device;                  /* number among this host's */
+	enum precision precision;
+	bool deterministic;          /* the same bits each time */
+	const char *cache_directory; /* where choices that took time to make are kept from run to run; NULL: nowhere */
 };
 
 /* Sums over images since counters_reset. */
@@ -99,7 +113,8 @@ struct update {
 	float lr, momentum, weight_decay;
 	bool nesterov, decay_all; /* decay_all: norms and biases too */
 	float norm_bias_lr_scale; /* beta's learning rate is lr × this; 1 usually */
-	float gradient_scale;     /* 1, or what clipping asks for */
+	float gradient_scale;     /* gradients are multiplied by it first; 1 usually */
+	double gradient_clip_norm; /* 0: none; else scaled further so that their common L2 norm is at most this (torch.nn.utils.clip_grad_norm_) */
 	float ema_decay;          /* when the backend keeps an EMA: ema += (1 − decay)·(value − ema), buffers too */
 	bool first;               /* first update of a run: v is undefined before it */
 };
@@ -139,6 +154,12 @@ struct backend {
 	/* Fills the image tensor and the targets from samples[0..n). label_smoothing e: target = (1 − e)·onehot + e/classes. */
 	enum status (*batch_gather)(struct backend_state *state, const struct images *images, const struct sample *samples, float label_smoothing);
 
+	/* A backend that can record what a pass enqueues and enqueue it again as a whole (a CUDA graph) has these two; else they are NULL. pass_begin,
+	 * after batch_gather: *again: a pass over a batch like this one (n, total, training, which) was recorded and is now enqueued; the caller goes on
+	 * after reduce_finish, or after head_forward in evaluation. Otherwise the caller makes the calls, and pass_end behind the last of them. */
+	enum status (*pass_begin)(struct backend_state *state, bool *again);
+	enum status (*pass_end)(struct backend_state *state);
+
 	enum status (*unit_forward)(struct backend_state *state, int unit);
 	enum status (*pool_forward)(struct backend_state *state);
 	/* Logits, softmax cross-entropy with the soft targets, counters of the n images; when training also the logits' gradient of (the sum of
@@ -159,7 +180,7 @@ struct backend {
 	enum status (*reduce_start)(struct backend_state *state, int unit);
 	enum status (*reduce_finish)(struct backend_state *state);
 
-	/* Sum of squares of all gradients (for clipping and the NaN guard). Blocking. */
+	/* Sum of squares of all gradients. Blocking; for tests and tools. */
 	enum status (*gradient_norm_squared)(struct backend_state *state, double *norm_squared);
 	enum status (*optimizer_step)(struct backend_state *state, const struct update *update);
 

@@ -138,7 +138,7 @@ static void bench_layers(struct subject *subject, double peak)
 static void run_step(void *context)
 {
 	struct subject *subject = context;
-	if (step_train(&subject->machine, &subject->images, subject->samples, subject->batch, subject->batch, 0.1f, 0, &subject->update) != ST_OK) {
+	if (step_train(&subject->machine, &subject->images, subject->samples, subject->batch, subject->batch, 0.1f, &subject->update) != ST_OK) {
 		log_error("%s", status_message());
 		exit(1);
 	}

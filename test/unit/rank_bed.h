@@ -118,9 +118,9 @@ static inline bool always(void)
 	return true;
 }
 
+#define CLIP_NORM 0.5
 static const struct update plain_update = {.lr = 0.02f, .momentum = 0.9f, .weight_decay = 5e-4f, .nesterov = true, .norm_bias_lr_scale = 2,
-	.gradient_scale = 1, .ema_decay = 0.9f, .first = true};
-static const double CLIP_NORM = 0.5;
+	.gradient_scale = 1, .gradient_clip_norm = CLIP_NORM, .ema_decay = 0.9f, .first = true};
 
 static inline struct backend_config config_of(const struct bed *bed, struct threads *threads)
 {
@@ -168,7 +168,7 @@ static inline void *rank_run(void *context)
 	if (rank->forward_only)
 		rank->status = step_forward(&rank->machine, images, rank->samples, rank->n, total, 0.1f, true, WHICH_WEIGHTS);
 	else
-		rank->status = step_train(&rank->machine, images, rank->samples, rank->n, total, 0.1f, CLIP_NORM, &rank->group->update);
+		rank->status = step_train(&rank->machine, images, rank->samples, rank->n, total, 0.1f, &rank->group->update);
 	return NULL;
 }
 

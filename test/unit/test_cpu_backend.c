@@ -196,7 +196,7 @@ static void step_run(const struct bed *bed, const struct runner *runner, const s
 	struct backend_state *run = runner->machine.state;
 	assert_int_equal(backend->state_write(run, &step->start), ST_OK);
 	assert_int_equal(backend->counters_reset(run), ST_OK);
-	assert_int_equal(step_train(&runner->machine, &bed->images, bed->samples, step->n, step->n, 0.1f, 0, &step->update), ST_OK);
+	assert_int_equal(step_train(&runner->machine, &bed->images, bed->samples, step->n, step->n, 0.1f, &step->update), ST_OK);
 	assert_int_equal(backend->gradient_norm_squared(run, norm_squared), ST_OK);
 	assert_int_equal(backend->snapshot(run, end), ST_OK);
 	assert_int_equal(backend->state_write(run, &step->end), ST_OK);
@@ -302,7 +302,7 @@ static void train(const struct bed *bed, const char *cpu, int n, struct training
 	assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
 	struct update update = first_update;
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(step_train(&it.machine, &bed->images, bed->samples, n - i % 2, n - i % 2, 0.1f, 0, &update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed->images, bed->samples, n - i % 2, n - i % 2, 0.1f, &update), ST_OK);
 		update.first = false;
 	}
 	assert_int_equal(backend_cpu.snapshot(it.machine.state, end), ST_OK);
@@ -359,7 +359,7 @@ static void test_postponed_updates_are_exact(void **state)
 		runner_open(&it, &bed, &backend_cpu, cpu_of(state), N, true);
 		assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
 		struct update update = first_update;
-		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0.1f, 0, &update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0.1f, &update), ST_OK);
 		update.first = false;
 		for (int j = 1; j < UPDATES; j++) {
 			update.lr = 1e-3f / (float)j;
@@ -401,7 +401,7 @@ static void test_abandoned_batch_leaves_nothing(void **state)
 			assert_int_equal(step_forward(&it.machine, &bed.images, bed.samples + N, N, N, 0, true, WHICH_WEIGHTS), ST_OK);
 			assert_int_equal(backend_cpu.batch_abandon(it.machine.state), ST_OK);
 		}
-		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0, 0, &first_update), ST_OK);
+		assert_int_equal(step_train(&it.machine, &bed.images, bed.samples, N, N, 0, &first_update), ST_OK);
 		assert_int_equal(backend_cpu.snapshot(it.machine.state, &ends[i]), ST_OK);
 		assert_int_equal(backend_cpu.counters_read(it.machine.state, &counters[i]), ST_OK);
 		runner_close(&it);

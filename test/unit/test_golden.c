@@ -206,7 +206,7 @@ static void check_ten_steps(const struct rig *rig, const struct golden *golden, 
 		struct counters counters;
 		rig_samples(rig, step, true, samples);
 		OK(rig->machine.backend->counters_reset(rig->machine.state));
-		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0.1f, 0, &update));
+		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0.1f, &update));
 		OK(rig->machine.backend->counters_read(rig->machine.state, &counters));
 		char name[32];
 		snprintf(name, sizeof name, "loss of step %d", step);
@@ -328,7 +328,7 @@ static void test_overfit(void **state)
 	rig_samples(rig, 0, false, samples);
 	for (int step = 0; step < 40; step++, update.first = false) {
 		OK(variant->backend->counters_reset(rig->machine.state));
-		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0, 0, &update));
+		OK(step_train(&rig->machine, &rig->images, samples, rig->n, rig->n, 0, &update));
 		OK(variant->backend->counters_read(rig->machine.state, &counters));
 	}
 	print_message("           loss after 40 steps: %.3g\n", counters.loss / counters.images);

@@ -78,7 +78,7 @@ static void check_synchronized(const struct backend *backend, const struct share
 	for (int step = 0; step < STEPS; step++) {
 		struct update update = plain_update;
 		update.first = step == 0;
-		assert_int_equal(step_train(&whole, &bed.images, bed.samples + step * TOTAL, TOTAL, TOTAL, 0.1f, CLIP_NORM, &update), ST_OK);
+		assert_int_equal(step_train(&whole, &bed.images, bed.samples + step * TOTAL, TOTAL, TOTAL, 0.1f, &update), ST_OK);
 		group_run(&group, step, shares->n, false);
 		held_read(&wanted, &whole);
 		group_read(&group, &found);
@@ -93,7 +93,7 @@ static void check_synchronized(const struct backend *backend, const struct share
 		lonely = lonely || shares->n[r] == 1 || shares->n[r] == TOTAL;
 	if (!lonely) {
 		assert_int_equal(backend->state_write(whole.state, &start), ST_OK);
-		assert_int_equal(step_train(&whole, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, CLIP_NORM, &plain_update), ST_OK);
+		assert_int_equal(step_train(&whole, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, &plain_update), ST_OK);
 		held_read(&wanted, &whole);
 		group_run(&own, 0, shares->n, false);
 		group_read(&own, &apart);
@@ -158,7 +158,7 @@ static void check_apart(const struct backend *backend, const struct shares *shar
 				continue;
 			double share = (double)shares->n[r] / TOTAL;
 			assert_int_equal(backend->state_write(one.state, &before.state), ST_OK);
-			assert_int_equal(step_train(&one, &bed.images, samples, shares->n[r], shares->n[r], 0.1f, 0, &plain_update), ST_OK);
+			assert_int_equal(step_train(&one, &bed.images, samples, shares->n[r], shares->n[r], 0.1f, &plain_update), ST_OK);
 			held_read(&alone, &one);
 			for (size_t i = 0; i < weights; i++)
 				sums[i] += share * (double)alone.gradients[i];
@@ -304,7 +304,7 @@ static void test_one_rank_is_alone_and_failures_end_the_step(void **state)
 		assert_int_equal(backend->open(&config, &machine.state), ST_OK);
 		assert_int_equal(backend->state_write(machine.state, &start), ST_OK);
 		single.calls = single.fail_at = 0;
-		assert_int_equal(step_train(&machine, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, CLIP_NORM, &plain_update), ST_OK);
+		assert_int_equal(step_train(&machine, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, &plain_update), ST_OK);
 		held_read(kind == 0 ? &wanted : &found, &machine);
 		if (kind == 1)
 			held_equal(&found, &wanted, &bed.layout);
@@ -312,7 +312,7 @@ static void test_one_rank_is_alone_and_failures_end_the_step(void **state)
 		assert_true(kind == 0 ? calls == 0 : calls > 1);
 		for (long at = 1; at <= calls; at += SLOW ? 31 : 1) {
 			single = (struct single){.fail_at = at};
-			assert_int_equal(step_train(&machine, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, CLIP_NORM, &plain_update), ST_DEVICE);
+			assert_int_equal(step_train(&machine, &bed.images, bed.samples, TOTAL, TOTAL, 0.1f, &plain_update), ST_DEVICE);
 			assert_int_equal(single.calls, at);
 			assert_non_null(strstr(status_message(), "of the reduction fails"));
 		}

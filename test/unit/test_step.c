@@ -74,11 +74,11 @@ static void stop_anywhere(const struct backend *backend)
 	batch_plain(0, BATCH, samples);
 	struct update update = {.lr = 0.01f, .momentum = 0.9f, .weight_decay = 5e-4f, .norm_bias_lr_scale = 1, .gradient_scale = 1, .first = true};
 	for (stop_at = 1; stop_at < 72; stop_at += 23) {
-		assert_int_equal(step_train(&whole, &images, samples, BATCH, BATCH, 0, 0, &update), ST_OK);
+		assert_int_equal(step_train(&whole, &images, samples, BATCH, BATCH, 0, &update), ST_OK);
 		asked = 0;
-		assert_int_equal(step_train(&broken, &images, samples, BATCH, BATCH, 0, 0, &update), ST_STOPPED);
+		assert_int_equal(step_train(&broken, &images, samples, BATCH, BATCH, 0, &update), ST_STOPPED);
 		assert_int_equal(asked, stop_at);
-		assert_int_equal(step_train(&broken, &images, samples, BATCH, BATCH, 0, 0, &update), ST_OK);
+		assert_int_equal(step_train(&broken, &images, samples, BATCH, BATCH, 0, &update), ST_OK);
 		state_compare(backend, whole.state, broken.state, &layout);
 		update.first = false;
 	}

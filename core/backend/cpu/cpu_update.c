@@ -3,6 +3,7 @@
  * The weights of a dead tap (one that meets only padding; more than half of all weights with the 7×7 stem at 32×32) have a gradient of
  * exactly zero: they only decay. Their updates are remembered and carried out together, up to UPDATE_HISTORY_MAX at a time: the same
  * operations on each weight in the same order, hence the same bits, without fetching them in every step. Nothing reads them between. */
+#include "core/backend/batch.h"
 #include "core/backend/cpu/cpu_backend.h"
 
 /* A range is cut into tasks no longer than this. */
@@ -61,6 +62,26 @@ size_t ranges_build(const struct backend_state *state, struct range *ranges)
 	return count;
 }
 
+/* --- gradient norm -------------------------------------------------------------------------------------------------- */
+
+static void squares_task(void *context, size_t index)
+{
+	struct backend_state *state = context;
+	const struct range *range = &state->ranges[index];
+	state->squares[index] = range->dead ? 0 : state->kernels->squares(state->gradients + range->gradient, range->count);
+}
+
+enum status cpu_gradient_norm_squared(struct backend_state *state, double *norm_squared)
+{
+	MUST(state->config.training);
+	double sum = 0;
+	threads_run(state->config.threads, squares_task, state, state->ranges_count);
+	for (size_t i = 0; i < state->ranges_count; i++)
+		sum += state->squares[i];
+	*norm_squared = sum;
+	return ST_OK;
+}
+
 /* --- updates -------------------------------------------------------------------------------------------------------- */
 
 struct work {
@@ -115,7 +136,13 @@ void updates_finish(struct backend_state *state)
 enum status cpu_optimizer_step(struct backend_state *state, const struct update *update)
 {
 	MUST(state->config.training);
-	struct work work = {state, update};
+	struct update scaled = *update;
+	if (update->gradient_clip_norm > 0) {
+		double norm_squared;
+		TRY(cpu_gradient_norm_squared(state, &norm_squared));
+		scaled.gradient_scale *= clip_scale(update, norm_squared);
+	}
+	struct work work = {state, &scaled};
 	threads_run(state->config.threads, update_live_task, &work, state->ranges_count);
 	state->history[state->history_count++] = update_constants(update, true, false);
 	if (state->history_count == UPDATE_HISTORY_MAX)
@@ -123,25 +150,5 @@ enum status cpu_optimizer_step(struct backend_state *state, const struct update 
 	if (state->ema_buffers != NULL)
 		for (size_t i = 0; i < state->config.layout->buffers_count; i++)
 			state->ema_buffers[i] += (1 - update->ema_decay) * (state->buffers[i] - state->ema_buffers[i]);
-	return ST_OK;
-}
-
-/* --- gradient norm -------------------------------------------------------------------------------------------------- */
-
-static void squares_task(void *context, size_t index)
-{
-	struct backend_state *state = context;
-	const struct range *range = &state->ranges[index];
-	state->squares[index] = range->dead ? 0 : state->kernels->squares(state->gradients + range->gradient, range->count);
-}
-
-enum status cpu_gradient_norm_squared(struct backend_state *state, double *norm_squared)
-{
-	MUST(state->config.training);
-	double sum = 0;
-	threads_run(state->config.threads, squares_task, state, state->ranges_count);
-	for (size_t i = 0; i < state->ranges_count; i++)
-		sum += state->squares[i];
-	*norm_squared = sum;
 	return ST_OK;
 }

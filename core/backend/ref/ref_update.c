@@ -1,6 +1,7 @@
 /* ref_update.c: the sums over ranks, and the optimiser: SGD with momentum, weight decay and an exponential moving average.
  *
  * In: gradients. Out: weights, momentum, EMA. One task owns one parameter tensor. */
+#include "core/backend/batch.h"
 #include "core/backend/ref/ref.h"
 
 /* Nothing is handed over early: sums are doubles here, and those are summed while one waits. */
@@ -57,13 +58,6 @@ static void update_param(void *context, size_t index)
 		average_move(state->ema_weights + param->offset, w, param->count, (double)update->ema_decay);
 }
 
-enum status ref_optimizer_step(struct backend_state *state, const struct update *update)
-{
-	struct work work = {state, update};
-	threads_run(state->config.threads, update_param, &work, (size_t)state->config.layout->count);
-	return ST_OK;
-}
-
 static void param_norm_squared(void *context, size_t index)
 {
 	struct backend_state *state = context;
@@ -81,5 +75,18 @@ enum status ref_gradient_norm_squared(struct backend_state *state, double *norm_
 	for (int i = 0; i < state->config.layout->count; i++)
 		sum += state->norms_squared[i];
 	*norm_squared = sum;
+	return ST_OK;
+}
+
+enum status ref_optimizer_step(struct backend_state *state, const struct update *update)
+{
+	struct update scaled = *update;
+	if (update->gradient_clip_norm > 0) {
+		double norm_squared;
+		TRY(ref_gradient_norm_squared(state, &norm_squared));
+		scaled.gradient_scale *= clip_scale(update, norm_squared);
+	}
+	struct work work = {state, &scaled};
+	threads_run(state->config.threads, update_param, &work, (size_t)state->config.layout->count);
 	return ST_OK;
 }
