@@ -5,12 +5,14 @@ preloaded library (fault.c), and no such run may end with exit 0 and a damaged o
 import json
 import os
 import re
+import signal
 import stat
 import sys
 
 import smelt_data
 import smelt_job
 import smelt_read
+from smelt_hosts import ranks_of
 from smelt_job import Job, Tmpfs, expect, expect_equal, expect_match, fault_env, test
 
 DISK_FULL = 5
@@ -117,14 +119,27 @@ def failure_text():
             job.run().expect_failure(2, next(iter(values)))
 
 
-@test(56, "an existing failure text is not overwritten")
+@test(56, "a failure text that another process left during the run is not overwritten")
 def existing_failure():
-    with Job({"epochs": "0"}) as job:
+    with Job(epochs="500", log_every_steps="1") as job:
+        process = job.start()
+        process.wait_line(r"\[step\].*step=3 ")
         job.write("output/failure", "the first cause, from another process")
-        result = job.run()
-        expect_equal(result.code, 2, "exit code")
+        os.kill(ranks_of(process)[0], signal.SIGKILL)
+        result = process.finish()
+        expect_equal(result.code, 1, "exit code")
         expect_equal(result.failure, b"the first cause, from another process", "failure file")
-        expect("epochs" in result.err, "the own cause is not on stderr")
+        expect("signal 9" in result.err, "the own cause is not on stderr")
+
+
+@test("56b", "a failure text of an earlier run in the same directory is gone after the next one")
+def earlier_failure():
+    with Job(SHORT, epochs="0") as job:
+        job.write("output/failure", "of an earlier run")
+        job.run().expect_failure(2, "epochs")
+        job.set(epochs="1")
+        job.run().expect_success()
+        expect(not job.exists("output/failure"), "a failure file after a success")
 
 
 @test(57, "exit codes: settings 2, data 3, disk 5")

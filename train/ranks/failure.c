@@ -175,6 +175,17 @@ static enum status reserve(void)
 	return ST_OK;
 }
 
+/* What an earlier run told is not true of this one. Anything that none of ours can have written stays. */
+static enum status forget(const char *path)
+{
+	struct stat about;
+	if (lstat(path, &about) != 0 || !S_ISREG(about.st_mode) || about.st_uid != geteuid() || about.st_size > FAILURE_BYTES_MAX)
+		return ST_OK;
+	if (unlink(path) != 0)
+		return FAIL(ST_DISK, "%s: left by an earlier run, cannot be removed: %s; the output directory must be writable", path, strerror(errno));
+	return ST_OK;
+}
+
 enum status failure_open(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -190,6 +201,7 @@ enum status failure_open(const char *path)
 		snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
 		TRY(directory_make(parent));
 	}
+	TRY(forget(path));
 	return reserve();
 }
 

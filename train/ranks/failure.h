@@ -10,14 +10,15 @@
 
 #define FAILURE_BYTES_MAX 1024 /* what SageMaker shows */
 
-/* Reserves the space and installs the crash handlers. `path`: where the text goes; its directory is made if it is missing. ST_DISK when the
- * space cannot be had; failure_write still works then. */
+/* Reserves the space and installs the crash handlers. `path`: where the text goes; its directory is made if it is missing. A text that an
+ * earlier run left there (on a laptop; SageMaker begins with an empty directory) is removed: a file of this user, no longer than ours are.
+ * ST_DISK when the space cannot be had; failure_write still works then. */
 enum status failure_open(const char *path);
 
 /* In a rank, after the fork: the parent's file is let go, and a crash is told as words_crashed would write it to `fd`. ST_INTERNAL. */
 enum status failure_to_pipe(int fd);
 
-/* Tells why the run failed: "error: …" on stderr and, unless a failure file with text is there already, the file. At most
+/* Tells why the run failed: "error: …" on stderr and, unless another process has left a failure file with text meanwhile, the file. At most
  * FAILURE_BYTES_MAX bytes of UTF-8 without control characters. Ends like failure_close. Trouble with the file is told on stderr. */
 void failure_write(const char *sentence);
 
