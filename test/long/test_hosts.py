@@ -213,18 +213,23 @@ def repeat(number, play, seed, **options):
     expect(not wrong, f"{len(wrong)} of {FAULTS}:\n" + "\n\n".join(wrong))
 
 
-@test("94n", f"a rank is killed at a random instant ({FAULTS} times): all end and name host, rank and signal")
-def killed_rank():
+def signal_rank(number, code, told):
+    """Some rank of the host gets the signal: its parent ends with the exit code, the others with PEER; all name host and rank, and what is told of it."""
     def play(fault):
         fault.start()
         ranks = fault.wait_for_ranks()
         local = fault.rng.randrange(len(ranks))
         fault.may_leave_parts = fault.host == 0
-        os.kill(ranks[local], signal.SIGKILL)
-        pattern = rf"host {fault.name} \(rank {fault.first_rank() + local}\).*signal 9"
-        return fault.expect_ends({fault.host: ((1,), pattern), **{host: ((PEER,), pattern) for host in fault.others()}})
+        os.kill(ranks[local], number)
+        pattern = rf"host {fault.name} \(rank {fault.first_rank() + local}\).*{told}"
+        return fault.expect_ends({host: ((code if host == fault.host else PEER,), pattern) for host in fault.processes})
 
-    repeat("94n", play, 1, late=0)
+    return play
+
+
+@test("94n", f"a rank is killed at a random instant ({FAULTS} times): all end and name host, rank and signal")
+def killed_rank():
+    repeat("94n", signal_rank(signal.SIGKILL, 1, "signal 9"), 1, late=0)
 
 
 @test("94m", f"a whole host is killed at a random instant ({FAULTS} times): the others end and name it")
@@ -241,16 +246,7 @@ def killed_host():
 
 @test("95n", f"a rank is stopped (SIGSTOP) at a random instant ({FAULTS} times): all end and name host and rank")
 def stopped_rank():
-    def play(fault):
-        fault.start()
-        ranks = fault.wait_for_ranks()
-        local = fault.rng.randrange(len(ranks))
-        fault.may_leave_parts = fault.host == 0
-        os.kill(ranks[local], signal.SIGSTOP)
-        pattern = rf"host {fault.name} \(rank {fault.first_rank() + local}\).*silent"
-        return fault.expect_ends({host: ((PEER,), pattern) for host in fault.processes})
-
-    repeat("95n", play, 3, late=0)
+    repeat("95n", signal_rank(signal.SIGSTOP, PEER, "silent"), 3, late=0)
 
 
 @test("95m", f"a whole host is stopped (SIGSTOP) at a random instant ({FAULTS} times): the others end and name it; it ends when it goes on")

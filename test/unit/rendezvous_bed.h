@@ -107,6 +107,23 @@ static inline void host_check(int i, enum status status, const char *part)
 		fail_msg("host %d: %s \"%s\", expected %s \"%s\"", i, status_name(hosts[i].status), hosts[i].sentence, status_name(status), part);
 }
 
+/* One that waits is asked to stop. */
+static inline void host_stop(int i, const char *part)
+{
+	stops[i] = true;
+	host_join(i);
+	host_check(i, ST_STOPPED, part);
+}
+
+/* The first `count`, from beginning to end. */
+static inline void hosts_run(int count)
+{
+	for (int i = 0; i < count; i++)
+		host_start(i);
+	for (int i = 0; i < count; i++)
+		host_join(i);
+}
+
 static inline void hosts_close(void)
 {
 	for (int i = 0; i < HOSTS_MAX; i++)
@@ -144,10 +161,7 @@ static inline void hosts_check_met(int count)
 
 static inline void hosts_meet(int count)
 {
-	for (int i = 0; i < count; i++)
-		host_start(i);
-	for (int i = 0; i < count; i++)
-		host_join(i);
+	hosts_run(count);
 	hosts_check_met(count);
 	hosts_close();
 }

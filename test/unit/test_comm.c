@@ -5,8 +5,8 @@
 #include "comm_rig.h"
 
 #include "core/comm/add.h"
-
-#include <dirent.h>
+#include "test/unit/entries.h"
+#include "test/unit/float_bits.h"
 
 /* --- values --------------------------------------------------------------------------------------------------------- */
 
@@ -190,27 +190,13 @@ static void bits_are_the_same_on_all_ranks_and_from_run_to_run(void **state)
 
 /* --- bf16 ----------------------------------------------------------------------------------------------------------- */
 
-static float float_of(uint32_t bits)
-{
-	float value;
-	memcpy(&value, &bits, sizeof value);
-	return value;
-}
-
-static uint32_t bits_of(float value)
-{
-	uint32_t bits;
-	memcpy(&bits, &value, sizeof bits);
-	return bits;
-}
-
 static void bf16_rounds_to_nearest_even(void **state)
 {
 	(void)state;
 	static const uint32_t tails[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
 	for (uint32_t head = 0; head < 65536; head++)
 		for (size_t t = 0; t < sizeof tails / sizeof *tails; t++) {
-			float value = float_of(head << 16 | tails[t]), back;
+			float value = float_of_bits(head << 16 | tails[t]), back;
 			uint16_t rounded;
 			bf16_from_floats(&rounded, &value, 1);
 			floats_from_bf16(&back, &rounded, 1);
@@ -221,7 +207,7 @@ static void bf16_rounds_to_nearest_even(void **state)
 			/* The neighbour nearer to zero, and the other one; a tie goes to the even. */
 			uint32_t expected = tails[t] > 0x8000 || (tails[t] == 0x8000 && (head & 1) != 0) ? head + 1 : head;
 			assert_int_equal(rounded, expected);
-			assert_int_equal(bits_of(back), expected << 16);
+			assert_int_equal(bits_of_float(back), expected << 16);
 			if (isinf(value))
 				assert_true(back == value);
 		}
@@ -330,27 +316,6 @@ static void figures_count_what_travels(void **state)
 		all_end_well(world, figures_rank, &(struct plan){.schedule = COMM_RING});
 }
 
-/* Entries of a folder of /proc/self: open files, threads. */
-static int entries_count(const char *path)
-{
-	DIR *folder = opendir(path);
-	int count = 0;
-	while (folder != NULL && readdir(folder) != NULL)
-		count++;
-	if (folder != NULL)
-		closedir(folder);
-	return count;
-}
-
-/* A thread that was joined is listed for a moment longer; ThreadSanitizer has one of its own. */
-static bool entries_settle(const char *path, int count)
-{
-	double until = rig_seconds() + RIG_WAIT_SECONDS;
-	while (entries_count(path) > count && rig_seconds() < until)
-		rig_sleep(0.01);
-	return entries_count(path) <= count;
-}
-
 static int reopened_rank(struct control *control, void *context)
 {
 	struct plan *plan = context;
@@ -368,7 +333,7 @@ static int reopened_rank(struct control *control, void *context)
 		comm_close(comm);
 	}
 	HOLD(files > 0 && entries_settle("/proc/self/fd", files));
-	HOLD(threads > 0 && entries_settle("/proc/self/task", threads + 1));
+	HOLD(threads > 0 && entries_settle("/proc/self/task", threads + 1)); /* ThreadSanitizer has one of its own */
 	comm_close(NULL);
 	return 0;
 }

@@ -5,9 +5,9 @@
 #define _DEFAULT_SOURCE
 #include "comm_rig.h"
 
-#include <arpa/inet.h>
+#include "test/unit/loopback.h"
+
 #include <pthread.h>
-#include <sys/socket.h>
 
 /* --- addresses ------------------------------------------------------------------------------------------------------ */
 
@@ -25,12 +25,7 @@ static int small_rank(struct control *control, void *context)
 static void ipv6_works(void **state)
 {
 	(void)state;
-	struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-	int fd = socket(AF_INET6, SOCK_STREAM, 0);
-	bool there = fd >= 0 && bind(fd, (struct sockaddr *)&loopback, sizeof loopback) == 0;
-	if (fd >= 0)
-		close(fd);
-	if (!there) {
+	if (!loopback_has_ipv6()) {
 		print_message("[  SKIPPED ] ipv6_works: this machine has no IPv6 on loopback\n");
 		skip();
 	}
@@ -130,28 +125,46 @@ static bool suffered(const struct rig *rig, int rank, const char *sentence, cons
 	return rig->ends[rank] == SUFFERED && told;
 }
 
-/* Runs endless_rank; once all are under way, and a random moment later, fault(rig, victim). All must end with one of the sentences, but for a victim
- * that does not: it is killed when the others have ended. */
-static void fault_run(int world, struct plan *plan, struct random_stream *random, void (*fault)(struct rig *rig, int victim), bool victim_suffers,
-	const char *sentence, const char *other_sentence)
+/* What happens to a world of ranks, and what they tell of it. */
+struct fault {
+	void (*strike)(struct rig *rig, int victim);
+	bool victim_suffers; /* as the others do; else it is killed when they have ended */
+	int64_t timeout_us;  /* of a sum */
+	const char *sentence; /* of all who suffer; or they say that a connection was closed, by one who knew earlier */
+};
+
+#define CLOSED "closed its connection during"
+static const int64_t patient_us = 600000000;
+
+/* Runs endless_rank; strikes once all are under way and a random moment later. */
+static void fault_run(int world, enum comm_type type, const struct fault *fault, struct random_stream *random)
 {
 	struct rig rig;
 	int victim = (int)random_below(random, (uint32_t)world);
 	bool good = true;
-	rig_start(&rig, world, endless_rank, plan);
+	rig_start(&rig, world, endless_rank, &(struct plan){.type = type, .timeout_us = fault->timeout_us});
 	for (int rank = 0; rank < world; rank++)
 		good = good && rig_reached(rig.board, rank, 1);
 	rig_sleep(0.03 * random_unit(random));
-	fault(&rig, victim);
-	if (!victim_suffers) {
+	fault->strike(&rig, victim);
+	if (!fault->victim_suffers) {
 		others_await(&rig, victim);
 		kill(rig.pids[victim], SIGKILL);
 	}
 	good = rig_wait(&rig, WAIT_SECONDS) && good;
 	for (int rank = 0; rank < world; rank++)
-		good = (rank == victim && !victim_suffers) || suffered(&rig, rank, sentence, other_sentence) ? good : false;
+		good = (rank == victim && !fault->victim_suffers) || suffered(&rig, rank, fault->sentence, CLOSED) ? good : false;
 	rig_free(&rig);
 	assert_true(good);
+}
+
+/* So often in worlds of 2 to 4. */
+static void fault_runs(const struct fault *fault, int times, uint64_t seed)
+{
+	struct random_stream random = random_open(seed, RANDOM_TEST, 2, 0);
+	for (int world = 2; world <= 4; world++)
+		for (int i = 0; i < times; i++)
+			fault_run(world, (enum comm_type)(i % 2), fault, &random);
 }
 
 static void victim_kill(struct rig *rig, int victim)
@@ -162,11 +175,7 @@ static void victim_kill(struct rig *rig, int victim)
 static void a_killed_peer_ends_all(void **state)
 {
 	(void)state;
-	struct random_stream random = random_open(1, RANDOM_TEST, 2, 0);
-	for (int world = 2; world <= 4; world++)
-		for (int i = 0; i < 8; i++)
-			fault_run(world, &(struct plan){.type = (enum comm_type)(i % 2), .timeout_us = INT64_C(600000000)}, &random, victim_kill, false,
-				"closed its connection during", "closed its connection during");
+	fault_runs(&(struct fault){.strike = victim_kill, .timeout_us = patient_us, .sentence = CLOSED}, 8, 1);
 }
 
 /* Stopped first, so that others wait for the rest of a message: Gloo itself does not tell them. */
@@ -180,11 +189,7 @@ static void victim_stop_and_kill(struct rig *rig, int victim)
 static void a_peer_killed_in_the_middle_of_a_message_ends_all(void **state)
 {
 	(void)state;
-	struct random_stream random = random_open(1, RANDOM_TEST, 6, 0);
-	for (int world = 2; world <= 4; world++)
-		for (int i = 0; i < 4; i++)
-			fault_run(world, &(struct plan){.timeout_us = INT64_C(600000000)}, &random, victim_stop_and_kill, false,
-				"closed its connection during", "closed its connection during");
+	fault_runs(&(struct fault){.strike = victim_stop_and_kill, .timeout_us = patient_us, .sentence = CLOSED}, 4, 2);
 }
 
 static void victim_stop(struct rig *rig, int victim)
@@ -195,11 +200,7 @@ static void victim_stop(struct rig *rig, int victim)
 static void a_stopped_peer_ends_all_after_the_deadline(void **state)
 {
 	(void)state;
-	struct random_stream random = random_open(1, RANDOM_TEST, 3, 0);
-	for (int world = 2; world <= 4; world++)
-		for (int i = 0; i < 2; i++)
-			fault_run(world, &(struct plan){.timeout_us = 1500000}, &random, victim_stop, false, "was not done after 1.5 s: rank",
-				"closed its connection during");
+	fault_runs(&(struct fault){.strike = victim_stop, .timeout_us = 1500000, .sentence = "was not done after 1.5 s: rank"}, 2, 3);
 }
 
 static void training_abort(struct rig *rig, int victim)
@@ -211,10 +212,7 @@ static void training_abort(struct rig *rig, int victim)
 static void an_abort_of_the_training_ends_all_with_its_sentence(void **state)
 {
 	(void)state;
-	struct random_stream random = random_open(1, RANDOM_TEST, 4, 0);
-	for (int world = 2; world <= 4; world++)
-		fault_run(world, &(struct plan){.timeout_us = INT64_C(600000000)}, &random, training_abort, true, "its dog ate the data",
-			"closed its connection during");
+	fault_runs(&(struct fault){.strike = training_abort, .victim_suffers = true, .timeout_us = patient_us, .sentence = "its dog ate the data"}, 1, 4);
 }
 
 static void all_stop_and_go_on(struct rig *rig, int victim)
@@ -233,8 +231,9 @@ static void all_stop_and_go_on(struct rig *rig, int victim)
 static void standing_still_together_is_nobodys_silence(void **state)
 {
 	(void)state;
-	struct random_stream random = random_open(1, RANDOM_TEST, 5, 0);
-	fault_run(3, &(struct plan){.timeout_us = 5000000}, &random, all_stop_and_go_on, true, "its dog ate the data", "closed its connection during");
+	struct random_stream random = random_open(5, RANDOM_TEST, 2, 0);
+	fault_run(3, COMM_FP32, &(struct fault){.strike = all_stop_and_go_on, .victim_suffers = true, .timeout_us = 5000000, .sentence = "its dog ate the data"},
+		&random);
 }
 
 /* A rank that told its addresses and never connects: the others leave at the deadline, or when the training is aborted. To some of them it
@@ -252,7 +251,7 @@ static void who_never_connects_is_not_waited_for(void **state)
 		for (int aborted = 0; aborted < 2; aborted++) {
 			struct rig rig;
 			bool good = true;
-			rig_start(&rig, world, held_rank, &(struct plan){.timeout_us = aborted ? INT64_C(600000000) : 500000});
+			rig_start(&rig, world, held_rank, &(struct plan){.timeout_us = aborted ? patient_us : 500000});
 			rig_sleep(0.2);
 			atomic_store(&rig.board->aborted, aborted != 0);
 			others_await(&rig, world - 1);
@@ -260,7 +259,7 @@ static void who_never_connects_is_not_waited_for(void **state)
 			rig_wait(&rig, WAIT_SECONDS);
 			for (int rank = 0; rank < world - 1; rank++)
 				good = suffered(&rig, rank, aborted ? "its dog ate the data" : "connecting with the other ranks failed: Connect timeout",
-					aborted ? "closed its connection during" : "was not done after 0.5 s") && good;
+					aborted ? CLOSED : "was not done after 0.5 s") && good;
 			rig_free(&rig);
 			assert_true(good);
 		}
@@ -292,7 +291,7 @@ static int aborting_rank(struct control *control, void *context)
 		rig_sleep(0.3);
 		for (int i = 0; i < 1000 && status == ST_OK; i++)
 			status = comm_sum_doubles(comm, &number, 1);
-		HOLD(status == ST_DEVICE && strstr(status_message(), "closed its connection during") != NULL);
+		HOLD(status == ST_DEVICE && strstr(status_message(), CLOSED) != NULL);
 	}
 	comm_close(comm);
 	return 0;
@@ -302,7 +301,7 @@ static void an_abort_from_another_thread_ends_all(void **state)
 {
 	(void)state;
 	for (int world = 2; world <= 4; world++)
-		all_end_well(world, aborting_rank, &(struct plan){.timeout_us = INT64_C(600000000)});
+		all_end_well(world, aborting_rank, &(struct plan){.timeout_us = patient_us});
 }
 
 /* Closing ends what is under way, too. */
@@ -322,7 +321,7 @@ static void closing_ends_what_is_under_way(void **state)
 {
 	(void)state;
 	for (int world = 2; world <= 3; world++)
-		all_end_well(world, closing_rank, &(struct plan){.timeout_us = INT64_C(600000000)});
+		all_end_well(world, closing_rank, &(struct plan){.timeout_us = patient_us});
 }
 
 int main(void)

@@ -3,8 +3,8 @@
 #include "test/unit/control_bed.h"
 
 #include "core/base/random.h"
+#include "test/unit/entries.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,20 +29,18 @@ struct actor {
 	unsigned passed;
 };
 
-static void act(struct control_bed *bed, struct actor *actors, void *(*part)(void *), int64_t timeout_us)
+/* Plays one part on as many threads as there are members, from beginning to end. */
+static void act(enum control_scope scope, int members, void *(*part)(void *), int64_t timeout_us, struct actor *actors)
 {
+	struct control_bed *bed = control_bed_open(scope, members);
 	control_bed_start(bed);
-	for (int i = 0; i < bed->members; i++) {
+	for (int i = 0; i < members; i++) {
 		actors[i] = (struct actor){.bed = bed, .member = i, .control = control_bed_member(bed, i, timeout_us)};
 		assert_int_equal(pthread_create(&actors[i].thread, NULL, part, &actors[i]), 0);
 	}
-}
-
-static void act_end(struct control_bed *bed, struct actor *actors)
-{
-	for (int i = 0; i < bed->members; i++)
+	for (int i = 0; i < members; i++)
 		pthread_join(actors[i].thread, NULL);
-	for (int i = 0; i < bed->members; i++)
+	for (int i = 0; i < members; i++)
 		control_close(actors[i].control);
 	assert_int_equal(bed->broken, 0);
 	control_bed_close(bed);
@@ -95,10 +93,8 @@ static void test_gather(void **state)
 {
 	(void)state;
 	for (int scope = 0; scope < SCOPES; scope++) {
-		struct control_bed *bed = control_bed_open((enum control_scope)scope, MEMBERS);
 		struct actor actors[MEMBERS];
-		act(bed, actors, gather_part, patient_us);
-		act_end(bed, actors);
+		act((enum control_scope)scope, MEMBERS, gather_part, patient_us, actors);
 		for (int i = 0; i < MEMBERS; i++)
 			if (actors[i].status != ST_OK)
 				fail_msg("member %d: %s", i, actors[i].sentence);
@@ -145,10 +141,8 @@ static void *barrier_part(void *context)
 static void test_who_does_not_come_is_named(void **state)
 {
 	(void)state;
-	struct control_bed *bed = control_bed_open(SCOPE_RANKS, MEMBERS);
 	struct actor actors[MEMBERS];
-	act(bed, actors, barrier_part, 50000);
-	act_end(bed, actors);
+	act(SCOPE_RANKS, MEMBERS, barrier_part, 50000, actors);
 	for (int i = 0; i < MEMBERS; i++)
 		if (i != 2) {
 			assert_int_equal(actors[i].status, ST_DEVICE);
@@ -178,10 +172,8 @@ static void test_stop_at_one_boundary(void **state)
 {
 	(void)state;
 	for (int round = 0; round < 20; round++) {
-		struct control_bed *bed = control_bed_open(SCOPE_RANKS, MEMBERS);
 		struct actor actors[MEMBERS];
-		act(bed, actors, pass_part, patient_us);
-		act_end(bed, actors);
+		act(SCOPE_RANKS, MEMBERS, pass_part, patient_us, actors);
 		for (int i = 0; i < MEMBERS; i++) {
 			assert_int_equal(actors[i].status, ST_STOPPED);
 			assert_int_equal(actors[i].passed, actors[0].passed);
@@ -210,10 +202,8 @@ static void test_stop_while_ranks_leave(void **state)
 {
 	(void)state;
 	for (int round = 0; round < 20; round++) {
-		struct control_bed *bed = control_bed_open(SCOPE_RANKS, MEMBERS);
 		struct actor actors[MEMBERS];
-		act(bed, actors, end_part, patient_us);
-		act_end(bed, actors);
+		act(SCOPE_RANKS, MEMBERS, end_part, patient_us, actors);
 		for (int i = 0; i < MEMBERS; i++)
 			assert_int_equal(actors[i].passed, 20);
 	}
@@ -389,31 +379,18 @@ static void test_own_stall_is_not_the_others(void **state)
 	control_bed_close(bed);
 }
 
-static int count_entries(const char *path)
-{
-	int count = 0;
-	DIR *directory = opendir(path);
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
-}
-
 /* The thread and every descriptor are gone, so that a process may fork afterwards. */
 static void test_close_leaves_nothing(void **state)
 {
 	(void)state;
-	int fds = count_entries("/proc/self/fd"), threads = count_entries("/proc/self/task");
+	int fds = entries_count("/proc/self/fd"), threads = entries_count("/proc/self/task");
+	assert_true(fds > 0 && threads > 0);
 	for (int i = 0; i < 20; i++) {
-		struct control_bed *bed = control_bed_open(SCOPE_HOSTS, 2);
 		struct actor actors[2];
-		act(bed, actors, barrier_part, patient_us);
-		act_end(bed, actors);
+		act(SCOPE_HOSTS, 2, barrier_part, patient_us, actors);
 	}
-	assert_int_equal(count_entries("/proc/self/fd"), fds);
-	while (count_entries("/proc/self/task") > threads)
-		nap(1); /* the kernel takes a thread that was joined off its list a moment later */
+	assert_int_equal(entries_count("/proc/self/fd"), fds);
+	assert_true(entries_settle("/proc/self/task", threads));
 }
 
 int main(void)

@@ -3,6 +3,7 @@
  * compared with the C library; tables of what is and is not a number. */
 #include "core/base/random.h"
 #include "serve/decimal.h"
+#include "test/unit/float_bits.h"
 
 #include <float.h>
 #include <math.h>
@@ -14,20 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static float float_of_bits(uint32_t bits)
-{
-	float value;
-	memcpy(&value, &bits, sizeof value);
-	return value;
-}
-
-static uint32_t bits_of_float(float value)
-{
-	uint32_t bits;
-	memcpy(&bits, &value, sizeof bits);
-	return bits;
-}
 
 static void expect_as_strtod(const char *text)
 {

@@ -3,7 +3,9 @@
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "test/unit/rendezvous_bed.h"
 
-#include <dirent.h>
+#include "test/unit/entries.h"
+#include "test/unit/loopback.h"
+
 #include <sys/mman.h>
 
 /* --- meeting --------------------------------------------------------------------------------------------------------- */
@@ -21,12 +23,7 @@ static void test_meet(void **state)
 static void test_meet_over_ipv6(void **state)
 {
 	(void)state;
-	struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-	int fd = socket(AF_INET6, SOCK_STREAM, 0);
-	bool there = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
-	if (fd >= 0)
-		close(fd);
-	if (!there) {
+	if (!loopback_has_ipv6()) {
 		print_message("[  SKIPPED ] test_meet_over_ipv6: this machine has no IPv6\n");
 		skip();
 	}
@@ -48,10 +45,7 @@ static void test_meet_on_an_interface(void **state)
 	hosts_make(2, "127.0.0.1");
 	hosts[0].config.interface = hosts[1].config.interface = "nosuch0";
 	hosts[1].config.timeout_us = short_us;
-	for (int i = 0; i < 2; i++)
-		host_start(i);
-	for (int i = 0; i < 2; i++)
-		host_join(i);
+	hosts_run(2);
 	host_check(0, ST_SETTINGS, "network interface nosuch0 (resourceconfig.json) has no address");
 	host_check(1, ST_DEVICE, "network interface nosuch0 has no IPv4 address");
 	hosts_close();
@@ -120,23 +114,16 @@ static void test_name_resolves_late(void **state)
 	hosts_make(2, "127.0.0.1");
 	strcpy(names[0], "alpha");
 	hosts[1].config.look_up = look_up_late;
-	for (int i = 0; i < 2; i++)
-		host_start(i);
-	for (int i = 0; i < 2; i++)
-		host_join(i);
-	hosts_check_met(2);
+	hosts_meet(2);
 	assert_int_equal(*look_ups, 4);
-	hosts_close();
 }
 
 static void test_name_resolved_by_the_system(void **state)
 {
 	(void)state;
 	hosts_make(2, "localhost");
-	for (int i = 0; i < 2; i++)
-		host_start(i);
+	hosts_run(2);
 	for (int i = 0; i < 2; i++) {
-		host_join(i);
 		host_check(i, ST_OK, "");
 		const char *address = hosts[i].rendezvous.address;
 		assert_true(strcmp(address, "127.0.0.1") == 0 || strcmp(address, "::1") == 0);
@@ -150,12 +137,7 @@ static void test_all_addresses_are_tried(void **state)
 	hosts_make(2, "127.0.0.1");
 	strcpy(names[0], "alpha");
 	hosts[1].config.look_up = look_up_two;
-	for (int i = 0; i < 2; i++)
-		host_start(i);
-	for (int i = 0; i < 2; i++)
-		host_join(i);
-	hosts_check_met(2);
-	hosts_close();
+	hosts_meet(2);
 }
 
 static void test_name_never_resolves(void **state)
@@ -190,9 +172,7 @@ static void test_stop_while_the_resolver_hangs(void **state)
 	host_start(1);
 	while (*look_ups == 0)
 		nap(1);
-	stops[1] = true;
-	host_join(1);
-	host_check(1, ST_STOPPED, "while looking for host alpha");
+	host_stop(1, "while looking for host alpha");
 	hosts_close();
 }
 
@@ -210,9 +190,7 @@ static void test_nobody_listens(void **state)
 	hosts_make(2, "127.0.0.1");
 	host_start(1);
 	nap(50);
-	stops[1] = true;
-	host_join(1);
-	host_check(1, ST_STOPPED, "stopped on request");
+	host_stop(1, "stopped on request");
 	hosts_close();
 }
 
@@ -221,10 +199,7 @@ static void test_one_does_not_come(void **state)
 	(void)state;
 	hosts_make(3, "127.0.0.1");
 	hosts[0].config.timeout_us = 3000000;
-	host_start(0);
-	host_start(1);
-	host_join(0);
-	host_join(1);
+	hosts_run(2);
 	host_check(0, ST_DEVICE, "not all 3 hosts came within 3 s (rendezvous_timeout_seconds); missing: zeta-2");
 	host_check(1, ST_DEVICE, "missing: zeta-2");
 	hosts_close();
@@ -245,9 +220,7 @@ static void test_one_does_not_come(void **state)
 	host_start(1);
 	host_join(1);
 	host_check(1, ST_DEVICE, "host 127.0.0.1 was reached, but not all 3 hosts were there within 3 s");
-	stops[0] = true;
-	host_join(0);
-	host_check(0, ST_STOPPED, "stopped on request while waiting for all hosts");
+	host_stop(0, "stopped on request while waiting for all hosts");
 	hosts_close();
 }
 
@@ -368,23 +341,13 @@ static void test_another_job(void **state)
 
 /* --- afterwards ------------------------------------------------------------------------------------------------------ */
 
-static int count_entries(const char *path)
-{
-	int count = 0;
-	DIR *directory = opendir(path);
-	assert_non_null(directory);
-	while (readdir(directory) != NULL)
-		count++;
-	closedir(directory);
-	return count;
-}
-
 static int fds_before;
 
 static void test_nothing_is_left(void **state)
 {
 	(void)state;
-	assert_int_equal(count_entries("/proc/self/fd"), fds_before);
+	assert_true(fds_before > 0);
+	assert_int_equal(entries_count("/proc/self/fd"), fds_before);
 }
 
 int main(void)
@@ -392,7 +355,7 @@ int main(void)
 	look_ups = mmap(NULL, sizeof *look_ups, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (look_ups == MAP_FAILED)
 		return 1;
-	fds_before = count_entries("/proc/self/fd");
+	fds_before = entries_count("/proc/self/fd");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_meet),
 		cmocka_unit_test(test_meet_over_ipv6),
