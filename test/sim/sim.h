@@ -1,0 +1,63 @@
+/* sim.h: what the simulated libraries share. libcudart.so.13 exports it; the simulated cuDNN and NCCL, and tests, use it.
+ *
+ * A piece of work is an item: a function and a copy of its context. An item is enqueued on a stream and runs when somebody waits for it, in a
+ * random order that streams and events allow. While an item runs, device memory can be touched like host memory; at any other time a touch
+ * ends the program with a message. Items run one at a time, on whichever thread waits; they must call no CUDA function. */
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIM_API __attribute__((visibility("default")))
+
+/* SIM_WAIT: cannot finish yet (a peer's values are missing): others go on, and run is called again with the same context. */
+enum sim_progress { SIM_DONE, SIM_WAIT };
+
+/* What kind of work: for static tables. */
+struct sim_work {
+	const char *name; /* for messages and for SMELT_SIM_FAIL */
+	enum sim_progress (*run)(void *context);
+	void (*retain)(void *context);  /* a copy of the context was made; may be NULL */
+	void (*release)(void *context); /* a copy goes away, run or not; may be NULL */
+};
+
+/* Enqueues work on the stream, or records it when the stream is being captured; each replay gets a fresh copy of the context.
+ * Returns what a kernel launch there would (invalid stream: abort with a message). */
+SIM_API cudaError_t sim_stream_push_work(cudaStream_t stream, const struct sim_work *work, const void *context, size_t context_bytes);
+/* The short form, for contexts that own nothing. */
+SIM_API cudaError_t sim_stream_push(cudaStream_t stream, enum sim_progress (*run)(void *context), const void *context, size_t context_bytes);
+
+struct sim_device_info {
+	char name[64];
+	int sm; /* 80: compute capability 8.0 */
+	int multiprocessors;
+	size_t memory_bytes;
+};
+
+/* The calling thread's current device, and what it is. */
+SIM_API int sim_device(void);
+SIM_API void sim_device_info(struct sim_device_info *info);
+
+/* Aborts, naming `what`, unless [pointer, pointer + bytes) lies inside one live allocation of the current device. 0 bytes: nothing is checked. */
+SIM_API void sim_pointer_check(const void *pointer, size_t bytes, const char *what);
+
+/* Ends the program with a sentence on stderr that names the seed. */
+SIM_API _Noreturn void sim_abort(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Uniform 64 random bits from SMELT_SIM_SEED. */
+SIM_API uint64_t sim_random(void);
+
+/* Is the k-th (from 1) occurrence of this name marked for failure in the environment variable? Each call with a name counts as one. The
+ * variable holds rules "NAME:K" or "NAME:K@DEVICE", comma-separated. */
+SIM_API int sim_fault(const char *variable, const char *name);
+
+/* A kernel as the host runs it: blocks in the order given (grid_x·grid_y numbers, y·grid_x + x). */
+struct sim_kernel {
+	const char *name;
+	size_t arguments_bytes;
+	void (*run)(const void *arguments, unsigned grid_x, unsigned grid_y, unsigned block_x, const unsigned *block_order);
+};
+
+/* Adds kernels that cudaLibraryGetKernel finds; the table ends with a NULL name and must stay. Those of the program's own are there already. */
+SIM_API void sim_kernels_add(const struct sim_kernel *kernels);
