@@ -167,7 +167,7 @@ static enum status comm_begin(struct rank *rank)
 	TRY(comm_open(&config, &rank->comm));
 	rank->reduction = (struct reduction){.rank = place->rank, .world = place->world, .bucket_bytes = (size_t)s->reduce_bucket_mb << 20, .context = rank,
 		.start = reduction_start, .finish = reduction_finish, .sum = reduction_sum, .broadcast = reduction_broadcast, .check = reduction_check,
-		.timeout_us = config.timeout_us, .bf16 = s->reduce_type == REDUCE_BF16};
+		.timeout_us = config.timeout_us, .hosts = place->hosts, .bf16 = s->reduce_type == REDUCE_BF16};
 	return ST_OK;
 }
 

@@ -74,6 +74,8 @@ struct reduction {
 	enum status (*broadcast)(void *context, void *bytes, size_t count, int root); /* blocking */
 	enum status (*check)(void *context); /* any thread; ST_OK, or the sentence why the training must end */
 	int64_t timeout_us; /* how long the slowest rank may let the others wait */
+	int hosts;          /* on how many machines the ranks are */
+	const char *interface_name; /* network interface towards the other hosts; NULL or "": unknown */
 	bool bf16;          /* gradients travel rounded to bfloat16 */
 };
 

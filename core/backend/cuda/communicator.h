@@ -14,7 +14,8 @@
 
 struct communicator;
 
-/* On the current device. The id travels through reduction->broadcast. ST_DEVICE with NCCL's own words or after the timeout, ST_STOPPED. */
+/* On the current device. Sets NCCL's environment first (communicator_environment); the id travels through reduction->broadcast; all ranks then
+ * sum known numbers. ST_DEVICE with NCCL's own words, or after the timeout; what reduction->broadcast and check say. */
 enum status communicator_open(const struct reduction *reduction, struct communicator **communicator);
 /* Destroy graphs that captured sums before. Accepts NULL. */
 void communicator_close(struct communicator *communicator);
@@ -22,9 +23,13 @@ void communicator_close(struct communicator *communicator);
 /* values, in place, on device memory; FP32, FP64, FP16 or BF16. */
 enum status communicator_sum(struct communicator *communicator, void *values, size_t count, enum element element, cudaStream_t stream);
 
+/* Work with sums in it has just been enqueued on the stream: the watch for progress includes it. communicator_sum does this by itself outside of a
+ * capture; after starting a recorded graph, call it. */
+enum status communicator_mark(struct communicator *communicator, cudaStream_t stream);
+
 /* Waits until all that is enqueued on the stream has run, or the communicator has failed. The one way to wait for work with sums in it. */
 enum status communicator_wait(struct communicator *communicator, cudaStream_t stream);
 
-/* NCCL_* variables that this process lacks and that the machine asks for (network interface, fabric); before communicator_open. Those that the
- * user has set stay as they are. See sagemaker-contract §1.6 for which. */
-void communicator_environment(const char *interface_name);
+/* Sets NCCL's variables that this process lacks and that the machine asks for (network interface, fabric). Those that the user has set stay as
+ * they are. For communicator_open and tests. */
+void communicator_environment(const char *interface_name, int hosts);
