@@ -11,11 +11,12 @@
 #include <stdint.h>
 
 /* What one value is stored as. */
-enum element { ELEMENT_FP32, ELEMENT_FP16, ELEMENT_BF16, ELEMENT_FP64, ELEMENT_BOOL };
+enum element { ELEMENT_FP32, ELEMENT_FP16, ELEMENT_BF16, ELEMENT_FP64, ELEMENT_BOOL /* one bit a value */ };
 
+/* Of one value that is not a BOOL. */
 static inline size_t element_bytes(enum element element)
 {
-	return element == ELEMENT_FP64 ? 8 : element == ELEMENT_FP32 ? 4 : element == ELEMENT_BOOL ? 1 : 2;
+	return element == ELEMENT_FP64 ? 8 : element == ELEMENT_FP32 ? 4 : 2;
 }
 
 enum { GRAPH_TENSORS_MAX = 20, GRAPH_OPERATIONS_MAX = 6, GRAPH_NAME_BYTES = 96 };
@@ -60,5 +61,6 @@ struct graph {
 /* Bytes of a tensor in memory. */
 static inline size_t graph_tensor_bytes(const struct graph_tensor *tensor)
 {
-	return (size_t)(tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * tensor->dims[3]) * element_bytes(tensor->element);
+	size_t values = (size_t)(tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * tensor->dims[3]);
+	return tensor->element == ELEMENT_BOOL ? (values + 7) / 8 : values * element_bytes(tensor->element);
 }

@@ -14,9 +14,9 @@
 struct planner_config {
 	const char *device_json;     /* cuDNN's description of a device that is not here; NULL: the current device */
 	cudaStream_t stream;         /* that plans will run on; also used for timing */
-	bool deterministic;          /* only engines that give the same bits each time */
+	bool deterministic;          /* only engines that give the same bits each time, and the first of them: a choice by time may differ from run to run */
 	bool tf32;                   /* fp32 convolutions may round their operands to TF32 */
-	bool timing;                 /* false: the first choice that fits */
+	bool timing;                 /* the fastest of the first few; memory for their tensors must still be free. false: the first that fits */
 	size_t workspace_bytes_max;  /* of one plan */
 	const char *cache_directory; /* made if it is not there; NULL: nothing is kept. What is in it that does not fit is planned anew */
 };

@@ -1,0 +1,30 @@
+/* check.c: see check.h. */
+#include "core/backend/cuda/check.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static int name_length(const char *call)
+{
+	return (int)strcspn(call, "(");
+}
+
+enum status cuda_status(cudaError_t error, const char *call)
+{
+	if (error == cudaSuccess)
+		return ST_OK;
+	return FAIL(error == cudaErrorMemoryAllocation ? ST_MEMORY : ST_DEVICE, "%.*s: %s (%s)", name_length(call), call, cudaGetErrorString(error),
+		cudaGetErrorName(error));
+}
+
+enum status cudnn_status(cudnnStatus_t error, const char *call)
+{
+	char words[STATUS_MESSAGE_BYTES_MAX / 2] = "";
+	if (error == CUDNN_STATUS_SUCCESS)
+		return ST_OK;
+	cudnnGetLastErrorString(words, sizeof words);
+	for (char *end = words + strlen(words); end > words && (end[-1] == '\n' || end[-1] == ' ');)
+		*--end = 0;
+	bool memory = error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED || error == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+	return FAIL(memory ? ST_MEMORY : ST_DEVICE, "%.*s: %s%s%s", name_length(call), call, cudnnGetErrorString(error), words[0] ? ": " : "", words);
+}
