@@ -228,6 +228,7 @@ struct update_live {
 	const struct update_range *ranges;
 	int32_t ranges_count;
 	struct device_sgd kinds[UPDATE_KINDS];
+	float gradient_scale;
 	const struct update_control *control;
 	const float *gradients;
 	float *weights, *momentum, *ema; /* ema may be NULL */
