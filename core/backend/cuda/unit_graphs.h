@@ -51,21 +51,17 @@ void unit_graph(struct graph *graph, enum unit_work work, const struct unit *uni
 /* Everything that a unit's graphs read and write; a graph looks only at its own. Device memory, aligned to 16 bytes. */
 struct unit_memory {
 	const void *x, *w;
-	void *z;
-	const void *dz;
-	void *dx, *dw;
+	void *z, *dz, *dx, *dw;
 	const void *given; /* other memory than dx */
-	/* Batch norm. (K) floats each, but for y, shortcut, dy, g, z. */
-	const void *shortcut;
-	void *y;
-	const float *gamma, *beta, *running_mean, *running_var;
-	float *running_mean_new, *running_var_new, *mean, *inverse_deviation;
+	/* Batch norm: activations, and (K) floats each. */
+	const void *shortcut, *dy;
+	void *y, *g;
 	void *mask; /* which values of y are > 0: one bit each */
-	const void *dy;
-	void *g, *dz_out;
-	float *dgamma, *dbeta;
+	const float *gamma, *beta, *running_mean, *running_var;
+	float *running_mean_new, *running_var_new, *mean, *inverse_deviation, *dgamma, *dbeta;
 	float share; /* of this batch in the running statistics */
 };
 
 /* pointers[tensor of the graph] for plan_run; they point into `memory` too. */
-void unit_graph_bind(enum unit_work work, const struct unit *unit, const struct unit_memory *memory, void *pointers[GRAPH_TENSORS_MAX]);
+void unit_graph_bind(enum unit_work work, const struct unit *unit, enum element element, const struct unit_memory *memory,
+	void *pointers[GRAPH_TENSORS_MAX]);
