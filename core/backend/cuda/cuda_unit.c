@@ -76,7 +76,7 @@ static enum status norm_recall(struct backend_state *state, int u)
 static enum status convolution_run(struct backend_state *state, int u, enum unit_work work, const struct unit_memory *memory)
 {
 	void *pointers[GRAPH_TENSORS_MAX] = {0};
-	unit_graph_bind(work, &state->config.network->units[u], memory, pointers);
+	unit_graph_bind(work, &state->config.network->units[u], state->element, memory, pointers);
 	return plan_run(state->plans->plans[work][u], pointers, state->workspace);
 }
 
