@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "train/compute.h"
 #include "train/epoch.h"
 #include "train/rank.h"
 #include "train/ranks/stop.h"
@@ -16,6 +17,7 @@
 struct job {
 	const struct opt_ml *opt_ml;
 	struct settings settings;
+	struct compute compute;
 	struct resource resource;
 	struct channels channels;
 	struct dataset dataset;
@@ -43,6 +45,8 @@ static enum status data_read(struct job *job, const struct place *place)
 	struct loading loading = {job, place->hosts > 1 ? place->control : NULL};
 	if (s->batch_size_per_device != 0)
 		s->batch_size = s->batch_size_per_device * place->world;
+	if (loading.control != NULL)
+		TRY(compute_compare(&job->compute, loading.control, place->host, place->hosts));
 	TRY(channels_find(job->opt_ml, &job->channels));
 	const struct dataset_request request = {
 		.channels = &job->channels,
@@ -78,8 +82,9 @@ static enum status job_load(void *context, const struct place *place)
 static enum status job_rank(void *context, const struct place *place)
 {
 	const struct job *job = context;
-	const struct rank_inputs inputs = {.opt_ml = job->opt_ml, .settings = &job->settings, .channels = &job->channels, .dataset = &job->dataset,
-		.shards = &job->shards, .host = resource_host(&job->resource), .started_seconds = job->started_seconds};
+	const struct rank_inputs inputs = {.opt_ml = job->opt_ml, .settings = &job->settings, .compute = &job->compute, .channels = &job->channels, .dataset = &job->dataset,
+		.shards = &job->shards, .host = resource_host(&job->resource), .interface_name = job->resource.interface,
+		.started_seconds = job->started_seconds};
 	return rank_run(&inputs, place);
 }
 
@@ -94,10 +99,12 @@ enum status job_run(const struct opt_ml *opt_ml, const struct settings *settings
 	job->settings = *settings;
 	job->started_seconds = started_seconds;
 	TRY_DONE(resource_load(opt_ml, &job->resource));
+	TRY_DONE(compute_choose(settings, stop_requested, &job->compute));
 	TRY_DONE(settings_common(settings, &common));
+	TRY_DONE(compute_common(&job->compute, &common));
 	const struct ranks_config config = {
 		.resource = &job->resource,
-		.devices = settings->devices > 0 ? settings->devices : 1,
+		.devices = job->compute.devices,
 		.settings = text_string(&common),
 		.port = settings->rendezvous_port,
 		.rendezvous_timeout_us = (int64_t)settings->rendezvous_timeout_seconds * 1000000,

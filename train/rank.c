@@ -1,7 +1,6 @@
 /* rank.c: see rank.h. Acquires top-down, releases bottom-up in rank_close. */
 #include "train/rank.h"
 
-#include "core/base/cpu.h"
 #include "core/base/log.h"
 #include "core/comm/comm.h"
 #include "train/artifact.h"
@@ -167,13 +166,16 @@ static enum status comm_begin(struct rank *rank)
 	TRY(comm_open(&config, &rank->comm));
 	rank->reduction = (struct reduction){.rank = place->rank, .world = place->world, .bucket_bytes = (size_t)s->reduce_bucket_mb << 20, .context = rank,
 		.start = reduction_start, .finish = reduction_finish, .sum = reduction_sum, .broadcast = reduction_broadcast, .check = reduction_check,
-		.timeout_us = config.timeout_us, .hosts = place->hosts, .bf16 = s->reduce_type == REDUCE_BF16};
+		.timeout_us = config.timeout_us, .hosts = place->hosts,
+		.interface_name = rank->in->interface_name, .bf16 = s->reduce_type == REDUCE_BF16};
 	return ST_OK;
 }
 
-/* Compute threads of a rank: what the setting says, else an even part of the cores that this host may use. */
+/* Compute threads of a rank: what the setting says, else an even part of the cores that this host may use; one beside a GPU. */
 static unsigned rank_threads(const struct rank *rank)
 {
+	if (rank->in->settings->threads == 0 && rank->in->compute->gpus.count > 0)
+		return 1;
 	unsigned cores = threads_available(), devices = (unsigned)rank->place->devices;
 	if (rank->in->settings->threads != 0 || devices == 1)
 		return (unsigned)rank->in->settings->threads;
@@ -198,18 +200,16 @@ static enum status backend_begin(struct rank *rank)
 		.reduction = rank->comm != NULL ? &rank->reduction : NULL,
 		.sync_batch_norm = rank->in->settings->sync_bn,
 		.device = rank->place->local,
-		.precision = (enum precision)rank->in->settings->precision,
+		.precision = rank->in->compute->precision,
 		.deterministic = rank->in->settings->deterministic,
+		.cache_directory = rank->in->compute->cache_directory[0] != '\0' ? rank->in->compute->cache_directory : NULL,
 	};
 	t->machine.network = &rank->network;
 	t->machine.stopped = stop_requested;
 	t->machine.shared = rank->comm != NULL;
-	TRY(backend_find(settings_backend(rank->in->settings), &t->machine.backend));
+	TRY(backend_find(rank->in->compute->backend, &t->machine.backend));
 	TRY(t->machine.backend->open(&config, &t->machine.state));
-	enum cpu cpu;
-	TRY(cpu_choose(&cpu));
-	log_info("device backend=%s cpu=\"%s\" instructions=%s threads=%u", t->machine.backend->name, cpu_model(), cpu_word(cpu), threads_count(rank->threads));
-	return ST_OK;
+	return compute_tell(rank->in->compute, rank->place->local, threads_count(rank->threads));
 }
 
 static enum status report_begin(struct rank *rank, char tensorboard[OPT_ML_PATH_BYTES])

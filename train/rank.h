@@ -5,6 +5,7 @@
 #pragma once
 
 #include "core/base/opt_ml.h"
+#include "train/compute.h"
 #include "train/data/channels.h"
 #include "train/data/dataset.h"
 #include "train/data/shards.h"
@@ -15,10 +16,12 @@
 struct rank_inputs {
 	const struct opt_ml *opt_ml;
 	const struct settings *settings;
+	const struct compute *compute;
 	const struct channels *channels;
 	const struct dataset *dataset;
 	const struct shards *shards;
 	const char *host;       /* this one's name */
+	const char *interface_name; /* towards the other hosts; "": unknown */
 	double started_seconds; /* monotonic clock when the program began */
 };
 

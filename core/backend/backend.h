@@ -201,5 +201,6 @@ struct backend {
 extern const struct backend backend_ref;
 extern const struct backend backend_cpu;
 
-/* "ref" or "cpu". ST_SETTINGS when there is none of that name. */
+/* "cpu", "ref", or "cuda", which is opened (core/backend/plugin.h) and may start threads: not before a fork. ST_SETTINGS when there is none of that
+ * name; ST_DEVICE. */
 enum status backend_find(const char *name, const struct backend **backend);

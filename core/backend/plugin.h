@@ -6,37 +6,27 @@
 #pragma once
 
 #include "core/backend/backend.h"
+#include "core/backend/cuda/device.h"
 
 #include <stdint.h>
-
-/* One device of this machine, in plain words. */
-struct device_facts {
-	char name[128];          /* "NVIDIA A10G" */
-	int major, minor;        /* compute capability: 7, 5 for a T4 */
-	uint64_t memory_bytes;
-	int driver_version, runtime_version; /* CUDA's count: 13000 is 13.0. The driver's is the newest that it can do */
-};
-
-enum { DEVICES_MAX = 64 };
 
 /* Changed by hand when what a call means has changed; the sizes notice by themselves when what travels between the two has another shape. */
 struct plugin_stamp {
 	char mark[16];
 	uint32_t meaning;
-	uint32_t backend_bytes, config_bytes, reduction_bytes, network_bytes, layout_bytes, sample_bytes, facts_bytes;
+	uint32_t backend_bytes, config_bytes, reduction_bytes, network_bytes, layout_bytes, sample_bytes, list_bytes;
 };
 #define PLUGIN_STAMP \
 	{.mark = "smelt plugin", .meaning = 1, .backend_bytes = sizeof(struct backend), .config_bytes = sizeof(struct backend_config), \
 		.reduction_bytes = sizeof(struct reduction), .network_bytes = sizeof(struct network), .layout_bytes = sizeof(struct params_layout), \
-		.sample_bytes = sizeof(struct sample), .facts_bytes = sizeof(struct device_facts)}
+		.sample_bytes = sizeof(struct sample), .list_bytes = sizeof(struct device_list)}
 
 struct plugin {
 	struct plugin_stamp stamp; /* first */
 	const struct backend *backend;
-	/* Fills facts[0..max) with the devices that answer, *count of them, at most max; ST_OK with 0: there is a driver and no device. ST_DEVICE: no
-	 * driver, or one too old; or a device that this library has no code for. Touches the driver, so it runs in a process of its own
+	/* device_probe of core/backend/cuda/device.h, which also refuses devices that the library has no code for. It runs in a process of its own
 	 * (core/backend/devices.h). */
-	enum status (*devices)(struct device_facts *facts, int max, int *count);
+	enum status (*probe)(struct device_list *list);
 };
 
 #define PLUGIN_SYMBOL "smelt_plugin"
@@ -46,6 +36,3 @@ extern const struct plugin smelt_plugin; /* the library's: core/backend/cuda/cud
  * ../lib/smelt or (in a build folder) in ../cuda13 from there. It stays open. ST_DEVICE: none is there, a library that it needs is missing, or it
  * belongs to another smelt; the sentence says which file and what to do. One thread. */
 enum status plugin_open(const struct plugin **plugin);
-
-/* Whether plugin_open finds a file to open. */
-bool plugin_exists(void);

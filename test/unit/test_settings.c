@@ -159,11 +159,13 @@ static void schedules(void **unused)
 static void impossible(void **unused)
 {
 	(void)unused;
-	refused("{\"precision\":\"bf16\"}", "precision=bf16", "cpu", "fp32 only");
+	refused("{\"precision\":\"bf16\",\"backend\":\"cpu\"}", "precision=bf16", "cpu", "fp32 only");
+	accepted("{\"precision\":\"bf16\"}"); /* there may be a GPU */
+	accepted("{\"precision\":\"tf32\",\"backend\":\"cuda\"}");
 	refused("{\"precision\":\"fp16\",\"backend\":\"ref\"}", "precision=fp16", "ref", "double");
 	accepted("{\"precision\":\"fp32\"}");
 	accepted("{\"devices\":\"2\"}");
-	refused("{\"backend\":\"cuda\"}", "backend", "cuda", "one of auto, cpu, ref");
+	refused("{\"backend\":\"tpu\"}", "backend", "tpu", "one of auto, cpu, cuda, ref");
 	refused("{\"image_size\":\"8\",\"crop_padding\":\"8\"}", "crop_padding=8", "8", "reflect");
 	accepted("{\"image_size\":\"8\",\"crop_padding\":\"8\",\"padding_mode\":\"zero\"}");
 	refused("{\"image_size\":\"32\",\"cutout\":\"33\"}", "cutout=33", "32", "more");
@@ -194,11 +196,9 @@ static void choices(void **unused)
 	accepted("{}");
 	assert_int_equal(settings_stem(&settings, false), STEM_CIFAR);
 	assert_int_equal(settings_stem(&settings, true), STEM_IMAGENET);
-	assert_string_equal(settings_backend(&settings), "cpu");
 	assert_string_equal(settings_word(&settings, SETTING_lr_schedule), "cosine");
 	accepted("{\"stem\":\"cifar\",\"backend\":\"ref\"}");
 	assert_int_equal(settings_stem(&settings, true), STEM_CIFAR);
-	assert_string_equal(settings_backend(&settings), "ref");
 	struct opt_ml opt_ml = {.output = "/b/output"};
 	char path[OPT_ML_PATH_BYTES];
 	static const char *const forms[][3] = {/* setting, what the config file says, where */

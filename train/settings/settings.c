@@ -186,12 +186,19 @@ static enum status check_schedule(struct settings *s)
 	return ST_OK;
 }
 
+enum status settings_check_precision(const struct settings *settings, const char *backend)
+{
+	if (settings->precision != PRECISION_AUTO && settings->precision != PRECISION_FP32)
+		return FAIL(ST_SETTINGS, "precision=%s: the %s backend computes in %s only; set auto or fp32", settings_word(settings, SETTING_precision), backend,
+			strcmp(backend, "ref") == 0 ? "double precision" : "fp32");
+	return ST_OK;
+}
+
+/* What GPUs can do, train/compute.h knows, when they have been asked. */
 static enum status check_machine(const struct settings *s)
 {
-	if (s->precision != PRECISION_AUTO && s->precision != PRECISION_FP32)
-		return FAIL(ST_SETTINGS, "precision=%s: the %s backend computes in %s only; set auto or fp32", settings_word(s, SETTING_precision), settings_backend(s),
-			s->backend == BACKEND_CHOICE_REF ? "double precision" : "fp32");
-	return ST_OK;
+	bool known = s->backend == BACKEND_CHOICE_CPU || s->backend == BACKEND_CHOICE_REF;
+	return known ? settings_check_precision(s, settings_word(s, SETTING_backend)) : ST_OK;
 }
 
 static enum status check_image(const struct settings *s, int image_size)
@@ -262,11 +269,6 @@ enum stem settings_stem(const struct settings *settings, bool pretrained)
 	if (settings->stem == STEM_CHOICE_AUTO)
 		return pretrained ? STEM_IMAGENET : STEM_CIFAR;
 	return settings->stem == STEM_CHOICE_IMAGENET ? STEM_IMAGENET : STEM_CIFAR;
-}
-
-const char *settings_backend(const struct settings *settings)
-{
-	return settings->backend == BACKEND_CHOICE_REF ? "ref" : "cpu";
 }
 
 enum status settings_tensorboard(const struct settings *settings, const struct opt_ml *opt_ml, char path[OPT_ML_PATH_BYTES])
