@@ -1,7 +1,7 @@
 /* opt_ml.h: where SageMaker puts things, and the files of input/config.
  *
  * Comes in: the environment (SAGEMAKER_BASE_DIR, SAGEMAKER_METRICS_DIRECTORY) and two small config files. Goes out: absolute paths.
- * Leaves to others: what the other config files mean (train/settings, train/resource, the channels). */
+ * Leaves to others: what the other config files mean (train/settings, train/ranks/resource, train/data/channels). */
 #pragma once
 
 #include "core/base/json.h"

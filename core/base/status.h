@@ -31,6 +31,11 @@ enum status {
 #undef X
 };
 
+/* How many there are; failures are those after ST_STOPPED. */
+#define X(name, exit_code, text) +1
+enum { STATUSES = STATUS_LIST(X) };
+#undef X
+
 /* One sentence holds at most this many bytes, ending zero included: what SageMaker shows of a failure is 1024 bytes. */
 #define STATUS_MESSAGE_BYTES_MAX 1024
 

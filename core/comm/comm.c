@@ -4,9 +4,9 @@
 #include "core/base/clock.h"
 #include "core/comm/add.h"
 #include "core/comm/gloo.h"
+#include "core/comm/own_thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,20 +246,6 @@ static enum status jobs_wait(struct comm *comm)
 	return status == ST_OK ? ST_OK : FAIL(status, "%s", message);
 }
 
-/* With signals blocked, but for those that tell of a fault in the thread itself. */
-static bool thread_start(pthread_t *thread, void *(*thread_main)(void *), void *context)
-{
-	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
-	sigset_t blocked, before;
-	sigfillset(&blocked);
-	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-		sigdelset(&blocked, faults[i]);
-	pthread_sigmask(SIG_BLOCK, &blocked, &before);
-	int error = pthread_create(thread, NULL, thread_main, context);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error == 0;
-}
-
 static void locks_make(struct comm *comm)
 {
 	pthread_condattr_t monotonic;
@@ -292,16 +278,12 @@ enum status comm_open(const struct comm_config *config, struct comm **comm)
 	locks_make(made);
 	made->config = *config;
 	snprintf(made->address, sizeof made->address, "%s", config->address);
-	if (!thread_start(&made->worker, worker_main, made)) {
+	made->worker_started = own_thread_start(&made->worker, worker_main, made) == 0;
+	made->watcher_started = made->worker_started && own_thread_start(&made->watcher, watcher_main, made) == 0;
+	if (!made->watcher_started) {
 		status = FAIL(ST_MEMORY, "no thread for the sums over ranks can be started");
 		goto failed;
 	}
-	made->worker_started = true;
-	if (!thread_start(&made->watcher, watcher_main, made)) {
-		status = FAIL(ST_MEMORY, "no thread for the sums over ranks can be started");
-		goto failed;
-	}
-	made->watcher_started = true;
 	job_give(made, (struct job){.kind = JOB_CONNECT});
 	status = jobs_wait(made);
 	if (status != ST_OK)

@@ -1,16 +1,15 @@
 /* control.c: see control.h. A lock over member.c's state; the thread reads the socket, beats and keeps the clock; any thread may send. */
-#define _GNU_SOURCE /* sigset_t with pthread_sigmask under strict C */
 #include "core/comm/control.h"
 
 #include "core/base/clock.h"
 #include "core/comm/frame.h"
 #include "core/comm/member.h"
+#include "core/comm/own_thread.h"
 #include "core/comm/wire.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,20 +192,6 @@ static void *run(void *context)
 	return NULL;
 }
 
-/* Signals are the business of the threads that were there before; what a fault of this thread raises is not held back. */
-static int start_thread(struct control *control)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS, SIGTRAP};
-	for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-		sigdelset(&all, faults[i]);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int error = pthread_create(&control->thread, NULL, run, control);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error;
-}
-
 enum status control_open(const struct control_config *config, struct control **control)
 {
 	MUST(config->member >= 0 && config->member < config->members);
@@ -233,7 +218,7 @@ enum status control_open(const struct control_config *config, struct control **c
 	say_plain(made, FRAME_HELLO, 0);
 	take_frames(made); /* the parent may be gone already */
 	enum status status = member_check(&made->member);
-	int error = status == ST_OK ? start_thread(made) : 0;
+	int error = status == ST_OK ? own_thread_start(&made->thread, run, made) : 0;
 	pthread_mutex_unlock(&made->lock);
 	if (error != 0)
 		status = FAIL(ST_MEMORY, "the control channel's thread cannot be started: %s", strerror(error));

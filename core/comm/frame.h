@@ -12,7 +12,7 @@
 
 /* name, meaning of member and number, payload. Up: towards the hub (hub.h); down: from it to everybody. */
 #define FRAME_LIST(X) \
-	X(FRAME_HELLO)   /* up: here I am (the first frame of a member). Between parents: who I am, see rendezvous.c */ \
+	X(FRAME_HELLO)   /* up: here I am (the first frame of a member). Between parents: who I am, see greeting.h */ \
 	X(FRAME_WELCOME) /* rendezvous: the first host's parent tells who is who */ \
 	X(FRAME_REFUSED) /* rendezvous: the sentence why not; number: an enum status */ \
 	X(FRAME_BEAT)    /* I am alive; from a rank, number: boundaries passed */ \

@@ -33,10 +33,6 @@ struct hub {
 	char sentence[STATUS_MESSAGE_BYTES_MAX];
 };
 
-#define X(name, exit_code, text) +1
-enum { STATUSES = STATUS_LIST(X) };
-#undef X
-
 static const char *const scope_words[SCOPES] = {"host", "rank"};
 
 enum status hub_open(int hosts, int ranks, void (*emit)(void *context, const struct frame *frame), void *context, struct hub **hub)

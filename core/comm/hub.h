@@ -12,7 +12,8 @@
  * step of each other, so nobody waits long, and a step costs no message while nobody wishes. A rank that ends sends HELD unasked.
  * A wish before all ranks have said hello ends everything before it begins (CANCEL): from then on no gather completes, and the first
  * boundary stops. Somebody who says hello later is told of what was decided before.
- * Abort: the first one counts and goes to all; what comes after is taken and has no effect. */
+ * Abort: the first one counts and goes to all; what comes after is taken and has no effect.
+ * Done: each host's parent says that its ranks ended well; when all have, all are told. */
 #pragma once
 
 #include "core/comm/control.h"

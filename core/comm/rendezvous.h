@@ -17,10 +17,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { RENDEZVOUS_ADDRESS_BYTES = TCP_ADDRESS_BYTES };
+enum { RENDEZVOUS_ADDRESS_BYTES = TCP_ADDRESS_BYTES, RENDEZVOUS_HOST_BYTES = 254 };
 
 struct rendezvous_config {
-	const char (*hosts)[254]; /* sorted bytewise: struct resource's */
+	const char (*hosts)[RENDEZVOUS_HOST_BYTES]; /* sorted bytewise */
 	int hosts_count, host;    /* at least 2; which of them this is */
 	int port;                 /* that the first host listens on */
 	const char *interface;    /* network interface to listen on or connect from, "": any */

@@ -92,9 +92,10 @@ enum status resolve(const char *name, int port, resolve_look_up *look_up, int64_
 	pid_t self = getpid(), child = fork();
 	if (child == 0)
 		look_up_and_tell(name, port, look_up, self, fds[1]);
+	int error = errno;
 	close(fds[1]);
 	enum status status = child > 0 ? await_answer(name, fds[0], end_us, stopped, resolved)
-		: FAIL(ST_MEMORY, "no process to look for host %s: %s", name, strerror(errno));
+		: FAIL(ST_MEMORY, "no process to look for host %s: %s", name, strerror(error));
 	close(fds[0]);
 	if (child > 0) {
 		kill(child, SIGKILL);

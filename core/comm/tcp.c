@@ -30,7 +30,7 @@ static void address_set_port(struct sockaddr_storage *address, int port)
 		((struct sockaddr_in6 *)address)->sin6_port = htons((uint16_t)port);
 }
 
-/* Every wish of one kind of address; port 0. */
+/* Any address of this machine, of one family; port 0. */
 static struct sockaddr_storage address_any(int family)
 {
 	struct sockaddr_storage address = {.ss_family = (sa_family_t)family};
@@ -118,7 +118,7 @@ enum status tcp_listen(int port, const char *interface, int fds[TCP_LISTENERS_MA
 	}
 	if (made_count == 0)
 		return FAIL(ST_SETTINGS, "network interface %s (resourceconfig.json) has no address to listen on", interface);
-	memcpy(fds, made, sizeof made);
+	memcpy(fds, made, (size_t)made_count * sizeof made[0]);
 	*count = made_count;
 	return ST_OK;
 }

@@ -21,7 +21,7 @@
 
 enum { HOSTS_MAX = 3 };
 static const int64_t patient_us = 600000000, short_us = 400000;
-static char names[HOSTS_MAX][254];
+static char names[HOSTS_MAX][RENDEZVOUS_HOST_BYTES];
 static atomic_bool stops[HOSTS_MAX];
 static int port;
 
@@ -77,7 +77,7 @@ static inline void hosts_make(int count, const char *first)
 	for (int i = 0; i < HOSTS_MAX; i++) {
 		snprintf(names[i], sizeof names[i], "%s", i == 0 ? first : i == 1 ? "zeta-1" : "zeta-2");
 		stops[i] = false;
-		hosts[i] = (struct host){.config = {.hosts = (const char(*)[254])names, .hosts_count = count, .host = i, .port = port, .interface = "", .version = "1.2.3 abc",
+		hosts[i] = (struct host){.config = {.hosts = (const char(*)[RENDEZVOUS_HOST_BYTES])names, .hosts_count = count, .host = i, .port = port, .interface = "", .version = "1.2.3 abc",
 			.job = "job-7", .settings = "epochs=10\nlearning_rate=0.1\nseed=1\n", .devices = i + 1, .timeout_us = patient_us, .stopped = stopped[i]}};
 	}
 }

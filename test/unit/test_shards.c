@@ -20,6 +20,7 @@ struct host {
 	enum collection_kind kind;
 	const char *classes; /* of its images, one letter each: the folder's name, or the label's digit */
 	const char *validation;
+	const char *damaged[2]; /* what it tells in place of its classes, or of its images; NULL: the truth */
 	/* after */
 	struct collection train;
 	struct dataset dataset;
@@ -63,8 +64,14 @@ static void dataset_fill(struct host *host)
 static void *host_run(void *context)
 {
 	struct host *host = context;
-	host->status = shards_classes(host->control, &host->resource, host->sharded, &host->train);
-	if (host->status == ST_OK) {
+	const char *const *damaged = host->damaged;
+	if (damaged[0] != NULL)
+		host->status = control_gather(host->control, damaged[0], strlen(damaged[0]), NULL);
+	else
+		host->status = shards_classes(host->control, &host->resource, host->sharded, &host->train);
+	if (host->status == ST_OK && damaged[1] != NULL)
+		host->status = control_gather(host->control, damaged[1], strlen(damaged[1]), NULL);
+	else if (host->status == ST_OK && damaged[0] == NULL) {
 		dataset_fill(host);
 		host->status = shards_join(host->control, &host->resource, &host->dataset, &host->shards);
 	}
@@ -209,6 +216,41 @@ static void mistakes_are_told_on_all_hosts(void **unused)
 	}
 }
 
+/* A message of another host is taken for what it is, not for what it should be. */
+static void damaged_messages_are_refused(void **unused)
+{
+	(void)unused;
+#define CLASSES "{\"sharded\":true,\"kind\":0,\"numbers\":0,"
+#define IMAGES "{\"fingerprint\":\"1\",\"validation_fingerprint\":\"1\",\"train\":2,\"validation\":1,\"pixels\":8,"
+	static const struct {
+		const char *damaged[2], *part;
+	} cases[] = {
+		{{"{\"kind\":0}", NULL}, "has no sharded"},
+		{{"{\"sharded\":true,\"kind\":1e300}", NULL}, "has no kind"},
+		{{"{\"sharded\":true,\"kind\":-1}", NULL}, "has no kind"},
+		{{CLASSES "\"names\":[]}", NULL}, "what host algo-2 told about its classes has no list of names"},
+		{{CLASSES "\"folders\":[1],\"names\":[]}", NULL}, "what host algo-2 told about its classes is no list of names"},
+		{{"{\"sharded\":true,\"kind\":0,\"numbers\":65537,\"folders\":[],\"names\":[]}", NULL}, "has no numbers"},
+		{{NULL, "{\"train\":1e300}"}, "has no train"},
+		{{NULL, "{\"train\":1,\"validation\":-1}"}, "has no validation"},
+		{{NULL, "{\"train\":1,\"validation\":1}"}, "has no fingerprint"},
+		{{NULL, IMAGES "\"sums\":[1]}"}, "has 1 numbers in place of 6"},
+		{{NULL, IMAGES "\"sums\":[1,1,1,1,1,1],\"classes\":[1,-1]}"}, "is not a number from 0 on"},
+		{{NULL, IMAGES "\"sums\":[1,1,1,1,1,1],\"classes\":[1,true]}"}, "is not a number from 0 on"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct host hosts[HOSTS];
+		for (int h = 0; h < HOSTS; h++)
+			hosts[h] = (struct host){.sharded = true, .kind = COLLECTION_FOLDERS, .classes = "ab", .validation = "", .validation_sharded = true};
+		memcpy(hosts[1].damaged, cases[i].damaged, sizeof hosts[1].damaged);
+		hosts_run(hosts);
+		for (int h = 0; h < HOSTS; h += 2)
+			if (hosts[h].status != ST_DEVICE || strstr(hosts[h].sentence, cases[i].part) == NULL)
+				fail_msg("case %zu: %s \"%s\" lacks \"%s\"", i, status_name(hosts[h].status), hosts[h].sentence, cases[i].part);
+		hosts_free(hosts);
+	}
+}
+
 /* One host alone needs no channel; "sharded" means nothing then. */
 static void one_host_alone(void **unused)
 {
@@ -230,6 +272,7 @@ int main(void)
 		cmocka_unit_test(numbered_labels_count_over_all),
 		cmocka_unit_test(replicas_are_the_same),
 		cmocka_unit_test(mistakes_are_told_on_all_hosts),
+		cmocka_unit_test(damaged_messages_are_refused),
 		cmocka_unit_test(one_host_alone),
 	};
 	return cmocka_run_group_tests_name("shards", tests, NULL, NULL);

@@ -28,7 +28,7 @@ static void body_rank(void)
 		failure_write("not a word");
 	else {
 		char text[2 * FAILURE_BYTES_MAX];
-		snprintf(text, sizeof text, "%s%s: %s", words_secondary(&words) ? "secondary " : "", status_name(words_status(&words)), words_sentence(&words));
+		snprintf(text, sizeof text, "%s: %s", status_name(words_status(&words)), words_sentence(&words));
 		failure_write(text);
 	}
 }
@@ -48,12 +48,12 @@ static void rank_must(int fd)
 
 static void rank_fail(int fd)
 {
-	words_write(fd, ST_DATA, false, "train.bin is short");
+	words_write(fd, ST_DATA, "train.bin is short");
 }
 
-static void rank_follow(int fd)
+static void rank_stop(int fd)
 {
-	words_write(fd, ST_DEVICE, true, "");
+	words_write(fd, ST_STOPPED, "");
 }
 
 static void rank_long(int fd)
@@ -61,7 +61,7 @@ static void rank_long(int fd)
 	char text[5000];
 	memset(text, 'x', sizeof text - 1);
 	text[sizeof text - 1] = '\0';
-	words_write(fd, ST_DISK, false, text);
+	words_write(fd, ST_DISK, text);
 }
 
 static void rank_mute(int fd)
@@ -103,7 +103,7 @@ static void last_words(void **unused)
 {
 	(void)unused;
 	assert_string_equal(rank_left(rank_fail), "ST_DATA: train.bin is short");
-	assert_string_equal(rank_left(rank_follow), "secondary ST_DEVICE: ");
+	assert_string_equal(rank_left(rank_stop), "ST_STOPPED: ");
 	assert_int_equal(strncmp(rank_left(rank_long), "ST_DISK: xxxx", 13), 0);
 	assert_int_equal(strlen(left()), FAILURE_BYTES_MAX);
 	assert_string_equal(rank_left(rank_mute), "not a word");

@@ -61,10 +61,12 @@ static const struct json *member_of(const struct json *json, const char *name, e
 			return FAIL(ST_DEVICE, "what a host told about its data has no %s", (name)); \
 	} while (0)
 
-static enum status hear_number(const struct json *json, const char *name, double *value)
+#define COUNT_MOST 0x1p53 /* so far a double holds every whole number */
+
+static enum status hear_count(const struct json *json, const char *name, double most, double *value)
 {
 	const struct json *member = member_of(json, name, JSON_NUMBER);
-	if (member == NULL || !(json_number(member) >= 0))
+	if (member == NULL || !(json_number(member) >= 0 && json_number(member) <= most))
 		return FAIL(ST_DEVICE, "what a host told about its data has no %s", name);
 	*value = json_number(member);
 	return ST_OK;
@@ -104,6 +106,8 @@ static int compare_strings(const void *a, const void *b)
 
 static enum status names_add(const struct json *list, const char *host, struct cifar_names *names)
 {
+	if (list == NULL)
+		return FAIL(ST_DEVICE, "what host %s told about its classes has no list of names", host);
 	for (const struct json *item = json_first(list); item != NULL; item = json_next(item)) {
 		if (json_kind(item) != JSON_STRING)
 			return FAIL(ST_DEVICE, "what host %s told about its classes is no list of names", host);
@@ -146,13 +150,11 @@ static enum status kind_unite(const struct tellings *tellings, const struct reso
 		const struct json *says;
 		double number;
 		HEAR(says, tellings->hosts[host], "sharded", JSON_BOOL);
-		TRY(hear_number(tellings->hosts[host], "kind", &number));
+		TRY(hear_count(tellings->hosts[host], "kind", COLLECTION_KINDS - 1, &number));
 		if (json_bool(says) != sharded)
 			return FAIL(ST_SETTINGS, "the training channel is %s on host %s and %s on host %s; inputdataconfig.json must say the same on all", sharded ? "sharded" :
 				"replicated", resource_host(resource), sharded ? "replicated" : "sharded", resource->hosts[host]);
 		enum collection_kind here = (enum collection_kind)number;
-		if (number >= COLLECTION_KINDS)
-			return FAIL(ST_DEVICE, "host %s told of a kind of data that is not known", resource->hosts[host]);
 		if (here == COLLECTION_EMPTY)
 			continue;
 		if (first >= 0 && here != *kind)
@@ -184,7 +186,7 @@ enum status shards_classes(struct control *control, const struct resource *resou
 		TRY_DONE(names_add(member_of(tellings->hosts[host], "folders", JSON_ARRAY), resource->hosts[host], &folders));
 		if (names.count == 0) /* one host may have the file of names */
 			TRY_DONE(names_add(member_of(tellings->hosts[host], "names", JSON_ARRAY), resource->hosts[host], &names));
-		TRY_DONE(hear_number(tellings->hosts[host], "numbers", &numbers));
+		TRY_DONE(hear_count(tellings->hosts[host], "numbers", UINT16_MAX + 1, &numbers));
 		train->numbers = numbers > train->numbers ? (int)numbers : train->numbers;
 	}
 	names_unite(&folders);
@@ -282,8 +284,8 @@ static enum status numbers_add(const struct json *list, double *sums, size_t cou
 	if (json_count(list) != count)
 		return FAIL(ST_DEVICE, "what a host told about its data has %zu numbers in place of %zu", json_count(list), count);
 	for (const struct json *item = json_first(list); item != NULL; item = json_next(item), sums++) {
-		if (json_kind(item) != JSON_NUMBER)
-			return FAIL(ST_DEVICE, "what a host told about its data is not a number");
+		if (json_kind(item) != JSON_NUMBER || !(json_number(item) >= 0))
+			return FAIL(ST_DEVICE, "what a host told about its data is not a number from 0 on");
 		*sums += json_number(item);
 	}
 	return ST_OK;
@@ -315,7 +317,7 @@ static enum status classes_check(const struct tellings *tellings, const struct d
 	for (int host = 0; host < tellings->count; host++)
 		TRY_DONE(numbers_add(member_of(tellings->hosts[host], "classes", JSON_ARRAY), sums, classes));
 	for (size_t k = 0; k < classes; k++)
-		counts[k] = (uint64_t)sums[k];
+		counts[k] = (uint64_t)(sums[k] < COUNT_MOST ? sums[k] : COUNT_MOST);
 	status = dataset_check_classes(dataset, counts, " on any host");
 done:
 	free(sums);
@@ -329,8 +331,8 @@ static enum status host_join(const struct json *json, bool before, struct shards
 	const struct json *fingerprint;
 	double pixels, train, numbers[6] = {0};
 	HEAR(fingerprint, json, "fingerprint", JSON_STRING);
-	TRY(hear_number(json, "train", &train));
-	TRY(hear_number(json, "pixels", &pixels));
+	TRY(hear_count(json, "train", COUNT_MOST, &train));
+	TRY(hear_count(json, "pixels", COUNT_MOST, &pixels));
 	TRY(numbers_add(member_of(json, "sums", JSON_ARRAY), numbers, 6));
 	sums->pixels += pixels;
 	for (int c = 0; c < 3; c++) {
@@ -348,8 +350,8 @@ static enum status images_join(const struct tellings *tellings, const struct res
 	for (int host = 0; host < tellings->count; host++) {
 		const struct json *json = tellings->hosts[host];
 		double train, validation;
-		TRY(hear_number(json, "train", &train));
-		TRY(hear_number(json, "validation", &validation));
+		TRY(hear_count(json, "train", COUNT_MOST, &train));
+		TRY(hear_count(json, "validation", COUNT_MOST, &validation));
 		shards->images[host] = (uint64_t)train;
 		shards->validation_images[host] = (uint64_t)validation;
 		if (host == 0 || shards->sharded)

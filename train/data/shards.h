@@ -19,8 +19,8 @@ struct shards {
 };
 
 /* While dataset_load is under way, when the training channel has been read: gives the collection the kind and the classes of all hosts
- * together, and its labels their numbers there. control: SCOPE_HOSTS; NULL when there is one host only. Collective. ST_DATA when hosts hold different kinds of
- * data, or none has any image; ST_SETTINGS when some say sharded and others not; ST_DEVICE, ST_MEMORY. */
+ * together, and its labels their numbers there. control: SCOPE_HOSTS; NULL when there is one host only. Collective. ST_DATA when hosts hold
+ * different kinds of data, or none has any image; ST_SETTINGS when some say sharded and others not; ST_DEVICE, ST_MEMORY. */
 enum status shards_classes(struct control *control, const struct resource *resource, bool sharded, struct collection *train);
 
 /* After dataset_load. ST_DATA when replicated hosts hold different images (it names the host), or a class has no image anywhere. Collective. */

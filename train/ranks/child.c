@@ -52,7 +52,6 @@ static enum status task_run(const struct task *task, enum control_scope scope, i
 		.gather_timeout_us = task->gather_timeout_us,
 	};
 	char sentence[STATUS_MESSAGE_BYTES_MAX] = "";
-	bool secondary = false;
 	enum status status = control_open(&config, &place.control);
 	if (status == ST_OK)
 		status = task->run(task->context, &place);
@@ -60,11 +59,10 @@ static enum status task_run(const struct task *task, enum control_scope scope, i
 		snprintf(sentence, sizeof sentence, "%s", status_message());
 		/* Somebody's end is seen by its peers before its parent has told everybody why. */
 		bool waits = status == ST_DEVICE && scope == SCOPE_RANKS && place.world > 1;
-		secondary = place.control != NULL && control_wait_abort(place.control, waits ? task->cause_wait_us : 0) != ST_OK;
-		if (secondary)
+		if (place.control != NULL && control_wait_abort(place.control, waits ? task->cause_wait_us : 0) != ST_OK)
 			log_info("leaves after a failure elsewhere: %s", sentence);
 	}
-	words_write(words_fd, status, secondary, sentence);
+	words_write(words_fd, status, sentence);
 	control_close(place.control);
 	return status;
 }
@@ -101,7 +99,7 @@ static void process_run(const struct task *task, const struct ends *ends)
 	if (status == ST_OK)
 		status = task_run(task, SCOPE_RANKS, ends->control[1], ends->words[1]);
 	else
-		words_write(ends->words[1], status, false, status_message());
+		words_write(ends->words[1], status, status_message());
 	fflush(stdout);
 	_exit(status_exit_code(status));
 }

@@ -15,7 +15,7 @@
  * ST_DISK when the space cannot be had; failure_write still works then. */
 enum status failure_open(const char *path);
 
-/* In a rank, after the fork: the parent's file is let go, and a crash is told as words_crashed would write it to `fd`. ST_INTERNAL. */
+/* In a rank, after the fork: the parent's file is let go, and a crash is told to `fd`, as words_crashed knows it. ST_INTERNAL. */
 enum status failure_to_pipe(int fd);
 
 /* Tells why the run failed: "error: …" on stderr and, unless another process has left a failure file with text meanwhile, the file. At most

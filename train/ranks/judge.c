@@ -73,8 +73,8 @@ static void judge_link(struct parent *parent, int host)
 /* Ranks that wait for each other pass boundaries together. */
 static void judge_progress(struct parent *parent)
 {
-	if (parent->hub == NULL || parent->world == 1 || parent->passed_max == 0 || parent->leaving
-		|| parent->now_us - parent->progress_us <= parent->config->collective_timeout_us)
+	if (parent->hub == NULL || parent->world == 1 || parent->passed_max == 0 || parent->leaving ||
+		parent->now_us - parent->progress_us <= parent->config->collective_timeout_us)
 		return;
 	int last = 0;
 	for (int i = 1; i < parent->world; i++)

@@ -83,7 +83,7 @@ static void cause_set(struct parent *parent, const struct frame *frame, bool con
 		return;
 	if (cause->status == ST_OK)
 		parent->leave_us = parent->now_us + parent_leave_us(parent);
-	cause->status = frame->number > ST_STOPPED && frame->number <= ST_DISK ? (enum status)frame->number : ST_INTERNAL;
+	cause->status = frame->number > ST_STOPPED && frame->number < STATUSES ? (enum status)frame->number : ST_INTERNAL;
 	cause->host = host_of(parent, (enum control_scope)frame->scope, (int)frame->member);
 	cause->confirmed = confirmed;
 	snprintf(cause->sentence, sizeof cause->sentence, "%.*s", (int)frame->count, frame->count > 0 ? (const char *)frame->bytes : "");

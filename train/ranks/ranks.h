@@ -6,7 +6,7 @@
  *  2. `load` on a thread of this process, while the control channel is watched: what it makes is inherited by the ranks (one copy in memory
  *     for all of them; a FIFO can be read once only);
  *  3. one fork a device; in each `rank` runs;
- *  4. watch: frames of the control channel, SIGTERM and SIGINT (passed on as a wish to stop), SIGCHLD, beats.
+ *  4. watch: frames of the control channel, SIGTERM and SIGINT (passed on as a wish to stop), ends of children, beats.
  * A rank that dies, fails, or is silent for too long ends the training everywhere: everybody learns the first cause, has some seconds to leave
  * by itself, and is killed otherwise. No process is left behind, also when the parent itself is killed (PR_SET_PDEATHSIG). */
 #pragma once

@@ -7,16 +7,15 @@
 #include <unistd.h>
 
 #define MARK_ENDED 'E'
-#define MARK_SECONDARY 'S'
 #define STATUS_FIRST 'a' /* stands for ST_OK */
 enum { MARKS = 2 };
 
 _Static_assert(sizeof WORDS_CRASH_MARK == MARKS + 1, "all begin with as many marks");
 
-void words_write(int fd, enum status status, bool secondary, const char *sentence)
+void words_write(int fd, enum status status, const char *sentence)
 {
 	char bytes[WORDS_BYTES_MAX + 1];
-	int count = snprintf(bytes, sizeof bytes, "%c%c%s", secondary ? MARK_SECONDARY : MARK_ENDED, STATUS_FIRST + (int)status, sentence);
+	int count = snprintf(bytes, sizeof bytes, "%c%c%s", MARK_ENDED, STATUS_FIRST + (int)status, sentence);
 	size_t length = count < WORDS_BYTES_MAX ? (size_t)count : WORDS_BYTES_MAX;
 	while (write(fd, bytes, length) < 0 && errno == EINTR)
 		continue; /* a parent that is gone reads nothing */
@@ -47,15 +46,10 @@ bool words_crashed(const struct words *words)
 	return words_said(words) && memcmp(words->bytes, WORDS_CRASH_MARK, MARKS) == 0;
 }
 
-bool words_secondary(const struct words *words)
-{
-	return words_said(words) && words->bytes[0] == MARK_SECONDARY;
-}
-
 enum status words_status(const struct words *words)
 {
 	int status = words->bytes[1] - STATUS_FIRST;
-	return !words_said(words) || words_crashed(words) || status < 0 || status > ST_DISK ? ST_INTERNAL : (enum status)status;
+	return !words_said(words) || words_crashed(words) || status < 0 || status >= STATUSES ? ST_INTERNAL : (enum status)status;
 }
 
 const char *words_sentence(const struct words *words)

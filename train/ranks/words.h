@@ -17,8 +17,8 @@ struct words {
 	char bytes[WORDS_BYTES_MAX + 1];
 };
 
-/* secondary: the failure follows from somebody else's, who has told already. */
-void words_write(int fd, enum status status, bool secondary, const char *sentence);
+/* sentence: "" where there is none. */
+void words_write(int fd, enum status status, const char *sentence);
 
 /* Reads what is there from a descriptor that does not block. False: the pipe has ended. */
 bool words_read(struct words *words, int fd);
@@ -26,7 +26,6 @@ bool words_read(struct words *words, int fd);
 /* Something was said. */
 bool words_said(const struct words *words);
 bool words_crashed(const struct words *words);
-bool words_secondary(const struct words *words);
 /* ST_INTERNAL for a crash. */
 enum status words_status(const struct words *words);
 /* Printable, owned by `words`. */
