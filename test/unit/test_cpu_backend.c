@@ -5,157 +5,39 @@
  * - steps: two whole training steps, evaluations, the EMA;
  * - what must be exact is compared bit by bit: thread counts, postponed updates, an abandoned batch, the way in and out of the packed
  *   layout. */
+#include "test/unit/backend_units.h"
 #include "test/unit/cpu_bed.h"
 
 /* --- units ---------------------------------------------------------------------------------------------------------- */
 
-/* Puts (n, C, H, W) values into a tensor of the cpu backend; the other images of its last block become NaN. */
+/* Puts (n, C, H, W) values into a tensor of the cpu backend; the other images of its last block become NaN, or all when values is NULL. */
 static void tensor_put(struct backend_state *state, int tensor, bool gradient, const float *values)
 {
 	const struct tensor_shape *shape = &state->config.network->tensors[tensor];
 	float *to = gradient ? state->dy[tensor] : state->y[tensor];
 	if (tensor != 0)
 		fill(to, state->blocks_max * tensor_block_floats(shape), NAN);
-	for (size_t n = 0; n < state->n; n++)
+	for (size_t n = 0; n < state->n && values != NULL; n++)
 		for (size_t c = 0; c < (size_t)shape->C; c++)
 			for (size_t h = 0; h < (size_t)shape->H; h++)
 				for (size_t w = 0; w < (size_t)shape->W; w++)
 					to[place(state, tensor, n, c, h, w)] = *values++;
 }
 
-static void tensor_hand_over(const struct runner *from, struct runner *to, const struct bed *bed, int tensor, bool gradient, int n)
+static struct inside inside_of(void **state)
 {
-	float *values = tensor_copy(from, bed, tensor, gradient, n);
-	tensor_put(to->machine.state, tensor, gradient, values);
-	free(values);
-}
-
-static void tensor_check(const struct runner *found, const struct runner *wanted, const struct bed *bed, int tensor, bool gradient, int n,
-	double tolerance, const char *what)
-{
-	float *left = tensor_copy(found, bed, tensor, gradient, n), *right = tensor_copy(wanted, bed, tensor, gradient, n);
-	check_near(left, right, tensor_floats(bed, tensor, n), tolerance, "%s of tensor %d", what, tensor);
-	free(left);
-	free(right);
-}
-
-static void gradients_check(const struct runner *found, const struct runner *wanted, const struct bed *bed, const int *params, int count,
-	double tolerance)
-{
-	float *left = zeros(bed->layout.weights_count, sizeof(float)), *right = zeros(bed->layout.weights_count, sizeof(float));
-	assert_int_equal(found->machine.backend->gradients_read(found->machine.state, left), ST_OK);
-	assert_int_equal(wanted->machine.backend->gradients_read(wanted->machine.state, right), ST_OK);
-	for (int i = 0; i < count; i++) {
-		const struct param *param = &bed->layout.all[params[i]];
-		check_near(left + param->offset, right + param->offset, param->count, tolerance, "gradient of %s", param->name);
-	}
-	free(left);
-	free(right);
-}
-
-/* Rounding errors of M terms add up like a random walk: √M·ε of the result's length, with room for the norm's own sums. A norm over few
- * values that lie close together magnifies what came before by mean/deviation; these batches keep that under the factor. */
-static double unit_tolerance(const struct unit *unit)
-{
-	return 16 * (sqrt((double)(unit->C * unit->R * unit->S)) + 8) * EPSILON;
-}
-
-static void units_check(const struct bed *bed, const char *cpu, int n)
-{
-	struct runner ref, it;
-	struct training_state start;
-	state_alloc(&start, &bed->layout, false);
-	state_random(&start, bed);
-	runner_open(&ref, bed, &backend_ref, cpu, n, false);
-	runner_open(&it, bed, &backend_cpu, cpu, n, false);
-	assert_int_equal(backend_ref.state_write(ref.machine.state, &start), ST_OK);
-	assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
-	assert_int_equal(step_forward(&ref.machine, &bed->images, bed->samples, n, n, 0.1f, true, WHICH_WEIGHTS), ST_OK);
-	assert_int_equal(backend_cpu.batch_begin(it.machine.state, n, n, true, WHICH_WEIGHTS), ST_OK);
-	assert_int_equal(backend_cpu.batch_gather(it.machine.state, &bed->images, bed->samples, 0.1f), ST_OK);
-	tensor_check(&it, &ref, bed, 0, false, n, EPSILON, "gathered image");
-
-	const struct network *network = &bed->network;
-	for (int u = 0; u < RESNET_UNITS; u++) {
-		const struct unit *unit = &network->units[u];
-		if (unit->x != 0)
-			tensor_hand_over(&ref, &it, bed, unit->x, false, n);
-		if (unit->shortcut >= 0)
-			tensor_hand_over(&ref, &it, bed, unit->shortcut, false, n);
-		fill(it.machine.state->y[unit->y], it.machine.state->blocks_max * tensor_block_floats(&network->tensors[unit->y]), NAN);
-		assert_int_equal(backend_cpu.unit_forward(it.machine.state, u), ST_OK);
-		tensor_check(&it, &ref, bed, unit->y, false, n, unit_tolerance(unit), "output");
-	}
-	if (network->pool.present) {
-		tensor_hand_over(&ref, &it, bed, network->pool.x, false, n);
-		assert_int_equal(backend_cpu.pool_forward(it.machine.state), ST_OK);
-		tensor_check(&it, &ref, bed, network->pool.y, false, n, EPSILON, "pooled");
-	}
-	tensor_hand_over(&ref, &it, bed, network->head.x, false, n);
-	assert_int_equal(backend_cpu.head_forward(it.machine.state), ST_OK);
-	float left[IMAGES * CLASSES], right[IMAGES * CLASSES];
-	assert_int_equal(backend_cpu.logits_read(it.machine.state, left), ST_OK);
-	assert_int_equal(backend_ref.logits_read(ref.machine.state, right), ST_OK);
-	double head_tolerance = 16 * sqrt(network->head.C) * EPSILON;
-	check_near(left, right, (size_t)(n * CLASSES), head_tolerance, "logits");
-	struct counters found, wanted;
-	assert_int_equal(backend_cpu.counters_read(it.machine.state, &found), ST_OK);
-	assert_int_equal(backend_ref.counters_read(ref.machine.state, &wanted), ST_OK);
-	assert_true(fabs(found.loss - wanted.loss) <= 16 * EPSILON * wanted.loss);
-	assert_true(found.images == wanted.images && found.top1 == wanted.top1 && found.top5 == wanted.top5);
-
-	/* Backwards, each piece from ref's gradients and ref's activations, so that both agree which ReLUs are open. */
-	assert_int_equal(backend_ref.head_backward(ref.machine.state), ST_OK);
-	assert_int_equal(backend_cpu.head_backward(it.machine.state), ST_OK);
-	tensor_check(&it, &ref, bed, network->head.x, true, n, head_tolerance, "gradient");
-	const int head_params[] = {bed->layout.head_weight, bed->layout.head_bias};
-	gradients_check(&it, &ref, bed, head_params, 2, head_tolerance);
-	bool reached[RESNET_TENSORS] = {false};
-	reached[network->head.x] = true;
-	for (int u = RESNET_UNITS - 1; u >= 0; u--) {
-		const struct unit *unit = &network->units[u];
-		if (u == 0 && network->pool.present) {
-			tensor_hand_over(&ref, &it, bed, network->pool.y, true, n);
-			fill(it.machine.state->dy[network->pool.x], it.machine.state->blocks_max * tensor_block_floats(&network->tensors[network->pool.x]), NAN);
-			assert_int_equal(backend_ref.pool_backward(ref.machine.state, false), ST_OK);
-			assert_int_equal(backend_cpu.pool_backward(it.machine.state, false), ST_OK);
-			tensor_check(&it, &ref, bed, network->pool.x, true, n, 4 * EPSILON, "pool's gradient");
-		}
-		bool accumulate_shortcut = unit->shortcut >= 0 && reached[unit->shortcut];
-		tensor_hand_over(&ref, &it, bed, unit->y, false, n);
-		tensor_hand_over(&ref, &it, bed, unit->y, true, n);
-		if (reached[unit->x])
-			tensor_hand_over(&ref, &it, bed, unit->x, true, n);
-		if (accumulate_shortcut)
-			tensor_hand_over(&ref, &it, bed, unit->shortcut, true, n);
-		bool accumulate = reached[unit->x] || unit->shortcut == unit->x;
-		assert_int_equal(backend_ref.unit_backward(ref.machine.state, u, accumulate, accumulate_shortcut), ST_OK);
-		assert_int_equal(backend_cpu.unit_backward(it.machine.state, u, accumulate, accumulate_shortcut), ST_OK);
-		if (unit->shortcut >= 0)
-			reached[unit->shortcut] = true;
-		reached[unit->x] = true;
-		/* dz rests on z − mean and on sums over the batch; dw and dx on dz. */
-		double tolerance = unit_tolerance(unit) + 16 * sqrt((double)n * unit->P * unit->Q) * EPSILON;
-		const int params[] = {bed->layout.unit[u].weight, bed->layout.unit[u].gamma, bed->layout.unit[u].beta};
-		gradients_check(&it, &ref, bed, params, 3, tolerance);
-		if (unit->x != 0)
-			tensor_check(&it, &ref, bed, unit->x, true, n, tolerance, "gradient");
-		if (unit->shortcut >= 0)
-			tensor_check(&it, &ref, bed, unit->shortcut, true, n, 4 * EPSILON, "shortcut's gradient");
-	}
-	runner_close(&ref);
-	runner_close(&it);
-	state_free(&start);
+	return (struct inside){.backend = &backend_cpu, .cpu = cpu_of(state), .put = tensor_put};
 }
 
 static void test_units_against_ref(void **state)
 {
+	const struct inside inside = inside_of(state);
 	struct bed bed;
 	bed_open(&bed, STEM_IMAGENET, 16, 0);
-	units_check(&bed, cpu_of(state), SLOW ? 3 : 33); /* a whole block of images and one more */
+	units_check(&inside, &bed, SLOW ? 3 : 33); /* a whole block of images and one more */
 	bed_close(&bed);
 	bed_open(&bed, STEM_CIFAR, 9, 0); /* odd maps */
-	units_check(&bed, cpu_of(state), SLOW ? 2 : 5);
+	units_check(&inside, &bed, SLOW ? 2 : 5);
 	bed_close(&bed);
 	used_print("units of both stems");
 }
