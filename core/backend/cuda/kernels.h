@@ -1,8 +1,8 @@
 /* kernels.h: our own kernels: what each takes and does. Plain data, read by C, by the device compiler and by the tests' host build.
  *
- * A kernel takes one struct by value. Pointers are device memory. T: activations' element (fp32, fp16, bf16), always handed over as void;
- * arithmetic is fp32, sums over a batch are double, in an order that depends on sizes alone: the same bits each time.
- * Activations are NHWC; `pixels` is N·H·W, so an activation is (pixels, C). C is a multiple of 8 but for the image. */
+ * A kernel takes one struct by value. Pointers are device memory, arrays begin at multiples of 16 bytes. T: activations' element (fp32, fp16,
+ * bf16), always handed over as void; arithmetic is fp32, sums over a batch are double, in an order that depends on sizes alone: the same bits
+ * each time. Activations are NHWC; `pixels` is N·H·W, so an activation is (pixels, C). C is a multiple of 8 but for the image. */
 #pragma once
 
 #include <stddef.h>
@@ -12,7 +12,7 @@ enum { KERNEL_THREADS = 256 }; /* of every block */
 
 /* --- the batch -------------------------------------------------------------------------------------------------------- */
 
-/* struct sample of core/backend/backend.h as the device reads it; the same fields, checked by a static assertion in kernels.c. */
+/* struct sample of core/backend/backend.h as the device reads it; the same fields, with the angle as what is computed from it. */
 struct device_augment {
 	uint32_t index;
 	int16_t shift_x, shift_y;
@@ -29,12 +29,12 @@ struct device_sample {
 };
 
 /* y[n] = the image that samples[n] says, as core/backend/augment.c renders it, bit for bit in fp32 (then rounded to T); channels 3.. of C are
- * zero. targets[n] = labels and weight of the soft target. One block row an image. */
+ * zero. targets[n] = labels and weight of the soft target. */
 struct gather {
 	const uint8_t *pixels;   /* (count, 3, size, size) */
 	const uint16_t *labels;
 	const struct device_sample *samples; /* (n) */
-	int32_t n, size, C;      /* C: channels of y, 3 padded up */
+	int32_t n, size, C;      /* C: channels of y, 4 or 8 */
 	int32_t reflect;         /* padding: 1 reflect, 0 black */
 	float label_smoothing;
 	float mean[3], std[3];
@@ -50,12 +50,16 @@ struct device_target {
 
 /* --- batch norm: z = conv(x); y = relu(norm(z) + shortcut) ------------------------------------------------------------- */
 
-/* Rows of partial sums that norm_sums and norm_backward_sums write. */
+/* Rows of partial sums that norm_sums and norm_backward_sums write; never fewer for more pixels. */
 static inline int32_t norm_partial_rows(int64_t pixels, int32_t C)
 {
-	/* About 16 rows of C values a thread's worth of work each; at most 512, so that the second pass stays short. */
-	int64_t values = pixels * C, rows = (values + 65535) / 65536;
-	return (int32_t)(rows < 1 ? 1 : rows > 512 ? 512 : rows);
+	/* A block does 64 channels of a row's pixels, 32 at a time. As many blocks as keep a large device busy, but at least 4 pixels a thread, so
+	 * that the second pass stays short; and at most 256, as a thread adds them in fp32. */
+	int64_t rows = (pixels + 127) / 128, busy = 512 / ((C + 63) / 64), fewest = (pixels + 8191) / 8192;
+	busy = busy < 32 ? 32 : busy;
+	rows = rows < busy ? rows : busy;
+	rows = rows > fewest ? rows : fewest;
+	return (int32_t)(rows < 1 ? 1 : rows);
 }
 
 /* partials (rows, 2, C): Σ z and Σ z² of each row's share of the pixels. */
@@ -66,7 +70,7 @@ struct norm_sums {
 	double *partials;
 };
 
-/* rows → one row, in their order. For synchronised batch norm, which sums that row over ranks. */
+/* rows → one row. For synchronised batch norm, which sums that row over ranks. */
 struct norm_fold {
 	const double *partials; /* (rows, 2, C) */
 	int32_t C, rows;
@@ -74,7 +78,7 @@ struct norm_fold {
 };
 
 /* From the sums, over `count` values a channel: mean, 1/√(var + ε), and scale and bias such that norm(z) = z·scale + bias.
- * Running statistics: r += share·(batch − r), the variance unbiased (× count/(count − 1)). */
+ * Running statistics: r += share·(batch − r), the variance unbiased (× count/(count − 1)); one value has no variance: running_var stays. */
 struct norm_constants {
 	const double *partials; /* (rows, 2, C) */
 	int32_t C, rows;
@@ -92,7 +96,7 @@ struct norm_constants_running {
 	float *scale, *bias;
 };
 
-/* y = z·scale + bias (+ shortcut), then max(0, ·) if relu. y may be z. */
+/* y = z·scale + bias (+ shortcut), then 0 for what is below if relu (NaN stays). y may be z. */
 struct norm_apply {
 	const void *z, *shortcut; /* T (pixels, C); shortcut may be NULL */
 	const float *scale, *bias;
@@ -101,7 +105,7 @@ struct norm_apply {
 	void *y;
 };
 
-/* g = dy, or where relu, dy where y > 0 else 0. partials (rows, 2, C): Σ g and Σ g·(z − mean). */
+/* g = dy, or where relu, 0 where y ≤ 0. partials (rows, 2, C): Σ g and Σ g·(z − mean). */
 struct norm_backward_sums {
 	const void *dy, *y, *z; /* T (pixels, C); y unused without relu */
 	const float *mean;
@@ -141,7 +145,8 @@ struct add {
 
 /* --- the pool after the stem: 3×3, stride 2, padding 1 ---------------------------------------------------------------- */
 
-/* tap[·]: 0..8, which pixel of the window was the largest (the first of equals, row by row, as ref). */
+/* tap[·]: 0..8, which pixel of the window was the largest (the first of equals, row by row; NaN is the
+ * largest, as ref). */
 struct pool_forward {
 	const void *x; /* T (n, H, W, C) */
 	int32_t n, H, W, C, P, Q;
@@ -175,7 +180,7 @@ struct logits {
 
 /* One block an image: log-softmax, loss against the soft target (smoothing e: (1 − e)·target + e/classes), counters of the image, and
  * dlogits = (softmax − target) · *loss_scale / total. top1, top5: logits before the first label's (larger, or equal with a lower index)
- * are fewer than 1, 5. */
+ * are fewer than 1, 5; a NaN is never a hit. */
 struct loss {
 	const float *logits;
 	const struct device_target *targets;
@@ -186,7 +191,7 @@ struct loss {
 	double *rows;            /* (n, 3): loss, top1, top5 */
 };
 
-/* counters += sums of rows in their order; images += n. One block. */
+/* counters += sums of rows; images += n. One block. */
 struct counters_add {
 	const double *rows;
 	int32_t n;
@@ -215,7 +220,8 @@ struct device_sgd {
 	uint8_t nesterov, first;
 };
 
-/* A run of the arenas that is treated alike: `kind` is an index in update.kinds. Ranges are cut so that one block does one. */
+/* A run of the arenas that is treated alike: `kind` is an index in update.kinds. Ranges are cut so that one block does one;
+ * offsets are multiples of 8. */
 enum { UPDATE_RANGE_VALUES_MAX = 4096, UPDATE_KINDS = 3 }; /* kinds: decays, does not, beta */
 struct update_range {
 	uint64_t offset;
@@ -306,8 +312,34 @@ struct share {
 
 /* --- the list ---------------------------------------------------------------------------------------------------------- */
 
-/* Kernels of fp32 and integers only; and those made for each T, named name_fp32, name_fp16, name_bf16. */
-#define KERNELS_PLAIN(X) X(norm_fold) X(norm_constants) X(norm_constants_running) X(norm_backward_constants) X(logits) X(loss) X(counters_add) \
-	X(head_weight_gradient) X(squares) X(update_prepare) X(update_dead) X(skip_note) X(average) X(share_out) X(share_back)
-#define KERNELS_ELEMENT(X) X(gather) X(norm_sums) X(norm_apply) X(norm_backward_sums) X(norm_backward_apply) X(add) X(pool_forward) X(pool_backward) \
-	X(features) X(head_input_gradient) X(update_live) X(from_float) X(to_float)
+/* X(kernel, its struct). Kernels of fp32 and integers only; and those made for each T, named name_fp32, name_fp16, name_bf16. */
+#define KERNELS_PLAIN(X) \
+	X(norm_fold, norm_fold) \
+	X(norm_constants, norm_constants) \
+	X(norm_constants_running, norm_constants_running) \
+	X(norm_backward_constants, norm_backward_constants) \
+	X(logits, logits) \
+	X(loss, loss) \
+	X(counters_add, counters_add) \
+	X(head_weight_gradient, head_weight_gradient) \
+	X(squares, squares) \
+	X(update_prepare, update_prepare) \
+	X(update_dead, update_dead) \
+	X(skip_note, skip_note) \
+	X(average, average) \
+	X(share_out, share) \
+	X(share_back, share)
+#define KERNELS_ELEMENT(X) \
+	X(gather, gather) \
+	X(norm_sums, norm_sums) \
+	X(norm_apply, norm_apply) \
+	X(norm_backward_sums, norm_backward_sums) \
+	X(norm_backward_apply, norm_backward_apply) \
+	X(add, add) \
+	X(pool_forward, pool_forward) \
+	X(pool_backward, pool_backward) \
+	X(features, features) \
+	X(head_input_gradient, head_input_gradient) \
+	X(update_live, update_live) \
+	X(from_float, convert) \
+	X(to_float, convert)
