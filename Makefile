@@ -80,6 +80,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
 	@echo "make test-long  slow extras"
+	@echo "make cuda       build/cuda13/smelt_cuda.so, the GPU backend for Turing (T4) and newer; make cuda12: for Volta (V100), too"
 	@echo "make readme     write the README's tables of metrics and settings"
 	@echo "make deps       install what the build needs (as root), or say what to install"
 
@@ -146,7 +147,7 @@ $(LIBRARY): $(OBJECTS)
 
 $(BIN)/%: $(B)/%/main.o $(LIBRARY)
 	@mkdir -p $(@D)
-	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $(filter %.o %.a,$^) $(LDLIBS) -o $@
 
 $(B)/test/%: $(B)/test/unit/%.o $(LIBRARY)
 	@mkdir -p $(@D)
@@ -168,6 +169,11 @@ build/fuzz/test/fuzz_%: build/fuzz/test/fuzz/fuzz_%.o build/fuzz/libsmelt.a
 
 unit-programs: $(UNIT)
 fuzz-programs: $(FUZZ)
+
+# Our GPU backend: a library that train loads when a driver is there.
+include cuda.mk
+$(BIN)/train: LDFLAGS += -Wl,--dynamic-list=core/backend/cuda/host_symbols.list
+$(BIN)/train: core/backend/cuda/host_symbols.list
 
 # --- try -------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,64 @@
+# cuda.mk: how the GPU backend is made, core/backend/cuda; the Makefile includes it.
+#
+#     make cuda        build/cuda13/smelt_cuda.so, for Turing (T4) and newer
+#     make cuda12      build/cuda12/smelt_cuda.so, for Volta (V100), too
+#     make test-cuda   its tests
+#
+# toolkit/ (headers, libraries) → compile_kernels → cubins/ → smelt_cuda.so. VARIANT=asan and so on compile the C files their own way, into
+# build/asan/cuda13; toolkit and cubins are the same for all.
+
+CUDA := core/backend/cuda
+CUDA_SOURCES := $(wildcard $(CUDA)/*.c)
+CUDA_TESTS := $(wildcard test/cuda/test_*.c)
+# What kernels.cu may include. No compiler's list of dependencies here: NVRTC makes none.
+CUDA_KERNELS := $(CUDA)/kernels.cu $(wildcard $(CUDA)/*.h)
+CUDA_COMPILER := $(CUDA)/toolkit/compile_kernels.c $(patsubst %,core/base/%.c,status text file memory log)
+CUDA_CFLAGS = $(filter-out -fPIE,$(CFLAGS)) -fPIC -fvisibility=hidden
+CUDA_BUILD := $(if $(filter release,$(VARIANT)),build,$(B))
+CUDA_TO_TOP := $(if $(filter release,$(VARIANT)),..,../..)
+
+.PHONY: cuda cuda12 cuda-tests
+cuda: deps cuda13-library
+cuda12: deps cuda12-library
+cuda-tests: $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda13/test/%)
+
+define cuda_flavour
+.PHONY: cuda$(1)-library
+cuda$(1)-library: $(CUDA_BUILD)/cuda$(1)/smelt_cuda.so
+
+build/cuda$(1)/toolkit/source: $(CUDA)/toolkit/fetch
+	@$(CUDA)/toolkit/fetch $(1) build/cuda$(1)/toolkit
+
+build/cuda$(1)/compile_kernels: $(CUDA_COMPILER) $(CUDA)/architectures.h build/cuda$(1)/toolkit/source
+	$$(call RUN,CC,$$@)gcc -std=c17 -O1 -g -D_POSIX_C_SOURCE=200809L -I. $(WARNINGS) $(GCC_WARNINGS) -DCUDA_FLAVOUR=$(1) \
+		-isystem build/cuda$(1)/toolkit/include $(CUDA_COMPILER) -Wl,-rpath,'$$$$ORIGIN/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lnvrtc -lz -o $$@
+
+build/cuda$(1)/cubins/kernels.txt: build/cuda$(1)/compile_kernels $(CUDA_KERNELS)
+	$$(call RUN,NVRTC,$$@)build/cuda$(1)/compile_kernels $(CUDA)/kernels.cu build/cuda$(1)/cubins -I. -Ibuild/cuda$(1)/toolkit/include
+
+$(CUDA_BUILD)/cuda$(1)/%.o: $(CUDA)/%.c cuda.mk Makefile build/cuda$(1)/toolkit/source
+	@mkdir -p $$(@D)
+	$$(call RUN,CC,$$@)$(CC) $$(CPPFLAGS) $(CUDA_CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -DCUDA_FLAVOUR=$(1) \
+		-DCUBINS='"build/cuda$(1)/cubins"' -isystem build/cuda$(1)/toolkit/include -MMD -MP -c $$< -o $$@
+$(CUDA_BUILD)/cuda$(1)/kernels_images.o: build/cuda$(1)/cubins/kernels.txt
+
+# NVIDIA's libraries lie beside it in the image, in toolkit/lib here.
+$(CUDA_BUILD)/cuda$(1)/smelt_cuda.so: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.o)
+	$$(call RUN,LD,$$@)$(CC) $(CUDA_CFLAGS) $(filter-out -pie,$(LDFLAGS)) -shared $$^ -Wl,--enable-new-dtags \
+		-Wl,-rpath,'$$$$ORIGIN:$$$$ORIGIN/$(CUDA_TO_TOP)/cuda$(1)/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lpthread -lm -o $$@
+
+# A test of the room's files sees all of them, also what the library keeps to itself.
+$(CUDA_BUILD)/cuda$(1)/test/%.o: test/cuda/%.c cuda.mk Makefile build/cuda$(1)/toolkit/source
+	@mkdir -p $$(@D)
+	$$(call RUN,CC,$$@)$(CC) $$(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -DCUDA_FLAVOUR=$(1) \
+		-isystem build/cuda$(1)/toolkit/include -MMD -MP -c $$< -o $$@
+$(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.o)
+	@rm -f $$@
+	$$(call RUN,AR,$$@)ar rcs $$@ $$^
+$(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a $(LIBRARY)
+	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $(LDFLAGS) $$^ -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
+		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lcmocka $(LDLIBS) -o $$@
+
+-include $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.d) $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda$(1)/test/%.d)
+endef
+$(foreach flavour,13 12,$(eval $(call cuda_flavour,$(flavour))))
