@@ -6,6 +6,8 @@
  * Activations are NHWC, filters KRSC: dims below are given as (N, C, H, W) and (K, C, R, S), and strides follow from the layout. */
 #pragma once
 
+#include "core/base/text.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,3 +66,6 @@ static inline size_t graph_tensor_bytes(const struct graph_tensor *tensor)
 	size_t values = (size_t)(tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * tensor->dims[3]);
 	return tensor->element == ELEMENT_BOOL ? (values + 7) / 8 : values * element_bytes(tensor->element);
 }
+
+/* Everything but its name, in words: equal texts, equal graphs. ST_MEMORY. */
+enum status graph_print(const struct graph *graph, struct text *text);
