@@ -1,16 +1,37 @@
-/* device.h: which GPUs this machine has, and why they cannot be used. No vendor's type is in here. */
+/* device.h: which GPUs this machine has, as plain data, and why they cannot be used. No vendor's type is in here. */
 #pragma once
 
-#include "core/backend/plugin.h"
 #include "core/base/status.h"
 
-/* What struct plugin's `devices` is, for the GPUs that CUDA shows. It starts CUDA in this process, which then must not fork. ST_DEVICE: no driver,
- * one too old (the sentence names it and the oldest that will do), cuDNN of another version than was compiled with, or a GPU that no code is for. */
-enum status devices_probe(struct device_facts *facts, int max, int *count);
+#include <stddef.h>
+#include <stdint.h>
 
-/* The rule on drivers by itself. driver_version: the newest CUDA that the driver can do, 0 when there is no driver; release: what the driver calls
- * itself ("580.65.06"), "" when that is not known. */
-enum status driver_check(int driver_version, int runtime_version, const char *release);
+enum { DEVICES_MAX = 32, DEVICE_NAME_BYTES = 128, DEVICE_BUS_BYTES = 32, DRIVER_RELEASE_BYTES = 32 };
 
-/* The rule on cuDNN: what runs is of the major version that was compiled with, and not older. Versions are 10000·major + 100·minor + patch. */
-enum status cudnn_check(size_t running, size_t compiled);
+struct device_facts {
+	char name[DEVICE_NAME_BYTES]; /* "NVIDIA A10G" */
+	char bus[DEVICE_BUS_BYTES];   /* "0000:00:1E.0" */
+	int capability;               /* compute capability × 10: 86 for 8.6 */
+	int multiprocessors;
+	uint64_t memory_bytes;
+};
+
+/* Versions as CUDA writes them: 1000·major + 10·minor; of cuDNN 10000·major + 100·minor + patch. */
+struct device_list {
+	int driver_version;  /* the newest CUDA that the driver can do */
+	int runtime_version; /* CUDA that this program runs with */
+	int cudnn_version;
+	char driver_release[DRIVER_RELEASE_BYTES]; /* "580.65.06"; "" when the system does not tell */
+	int count;           /* 0: there is a driver and no GPU */
+	struct device_facts devices[DEVICES_MAX];
+};
+
+/* Fills the list and refuses what cannot work. It starts CUDA in this process, which then must not fork: call it in a child that ends soon after.
+ * ST_DEVICE: no driver; a driver that is too old (the sentence names it and the oldest that will do); cuDNN of another version than was compiled
+ * with; a GPU that this program has no code for (the sentence names it and those that there is code for). */
+enum status device_probe(struct device_list *list);
+
+/* The rules by themselves. */
+enum status driver_check(int driver_version, int runtime_version, const char *driver_release);
+enum status cudnn_check(int running, int compiled); /* the same major version, and not older */
+enum status device_check(const struct device_facts *device);
