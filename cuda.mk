@@ -13,7 +13,7 @@ CUDA_TESTS := $(wildcard test/cuda/test_*.c)
 # What kernels.cu may include. No compiler's list of dependencies here: NVRTC makes none.
 CUDA_KERNELS := $(CUDA)/kernels.cu $(wildcard $(CUDA)/*.h)
 CUDA_COMPILER := $(CUDA)/toolkit/compile_kernels.c $(patsubst %,core/base/%.c,status text file memory log)
-CUDA_CFLAGS = $(filter-out -fPIE,$(CFLAGS)) -fPIC -fvisibility=hidden
+CUDA_CFLAGS = $(filter-out -fPIE,$(CFLAGS)) -fPIC
 CUDA_BUILD := $(if $(filter release,$(VARIANT)),build,$(B))
 CUDA_TO_TOP := $(if $(filter release,$(VARIANT)),..,../..)
 
@@ -43,8 +43,9 @@ $(CUDA_BUILD)/cuda$(1)/%.o: $(CUDA)/%.c cuda.mk Makefile build/cuda$(1)/toolkit/
 $(CUDA_BUILD)/cuda$(1)/kernels_images.o: build/cuda$(1)/cubins/kernels.txt
 
 # NVIDIA's libraries lie beside it in the image, in toolkit/lib here.
-$(CUDA_BUILD)/cuda$(1)/smelt_cuda.so: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.o)
-	$$(call RUN,LD,$$@)$(CC) $(CUDA_CFLAGS) $(filter-out -pie,$(LDFLAGS)) -shared $$^ -Wl,--enable-new-dtags \
+$(CUDA_BUILD)/cuda$(1)/smelt_cuda.so: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.o) $(CUDA)/library_symbols.list
+	$$(call RUN,LD,$$@)$(CC) $(CUDA_CFLAGS) $(filter-out -pie,$(LDFLAGS)) -shared $$(filter %.o,$$^) -Wl,--enable-new-dtags \
+		-Wl,--version-script=$(CUDA)/library_symbols.list \
 		-Wl,-rpath,'$$$$ORIGIN:$$$$ORIGIN/$(CUDA_TO_TOP)/cuda$(1)/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lpthread -lm -o $$@
 
 # A test of the room's files sees all of them, also what the library keeps to itself.
