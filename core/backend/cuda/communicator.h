@@ -1,10 +1,11 @@
 /* communicator.h: sums over all ranks on their devices, by NCCL.
  *
  * Collective: every rank makes the same calls with the same counts in the same order. Calls enqueue on the stream given and may be captured in a
- * CUDA graph after one sum has run outside of one. A thread of its own watches: a broken connection (NCCL's asynchronous error), an abort of the training
- * (reduction->check) or a step that makes no progress within the reduction's timeout ends all waiting: NCCL's communicator is aborted, what is
- * enqueued ends with garbage, and every call from then on gives ST_DEVICE with the sentence of the cause. Time in which the whole process
- * stood still (Ctrl-Z) does not count. */
+ * CUDA graph after one sum has run outside of one (in cudaStreamCaptureModeThreadLocal: the watch asks for events meanwhile).
+ *
+ * A thread of its own watches: a broken connection (NCCL's asynchronous error), an abort of the training (reduction->check) or a step that makes no
+ * progress within the reduction's timeout ends all waiting: NCCL's communicator is aborted, what is enqueued ends with garbage, and every call from
+ * then on gives ST_DEVICE with the sentence of the cause. Time in which the whole process stood still (Ctrl-Z) does not count. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -14,7 +15,7 @@
 
 struct communicator;
 
-/* On the current device. Sets NCCL's environment first (communicator_environment); the id travels through reduction->broadcast; all ranks then
+/* On the current device. Sets NCCL's environment first (nccl_environment.h); the id travels through reduction->broadcast; all ranks then
  * sum known numbers. ST_DEVICE with NCCL's own words, or after the timeout; what reduction->broadcast and check say. */
 enum status communicator_open(const struct reduction *reduction, struct communicator **communicator);
 /* Destroy graphs that captured sums before. Accepts NULL. */
@@ -29,7 +30,3 @@ enum status communicator_mark(struct communicator *communicator, cudaStream_t st
 
 /* Waits until all that is enqueued on the stream has run, or the communicator has failed. The one way to wait for work with sums in it. */
 enum status communicator_wait(struct communicator *communicator, cudaStream_t stream);
-
-/* Sets NCCL's variables that this process lacks and that the machine asks for (network interface, fabric). Those that the user has set stay as
- * they are. For communicator_open and tests. */
-void communicator_environment(const char *interface_name, int hosts);
