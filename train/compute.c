@@ -28,6 +28,8 @@ static enum status gpus_find(const struct settings *s, bool (*stopped)(void), st
 	if (!wanted && (s->backend != BACKEND_CHOICE_AUTO || !devices_possible()))
 		return ST_OK;
 	enum status status = devices_find(ANSWER_US_MAX, stopped, gpus);
+	if (status == ST_OK && gpus->count == 0)
+		status = FAIL(ST_DEVICE, "the NVIDIA driver shows no GPU (is CUDA_VISIBLE_DEVICES set?)");
 	if (status == ST_DEVICE && wanted)
 		return status_prefix(status, "backend=cuda");
 	if (status == ST_DEVICE) {

@@ -116,7 +116,10 @@ struct backend_state {
 	size_t owned_count;
 };
 
-/* cuda_backend.c. Zeroed device memory, released by close. ST_MEMORY names the device, the bytes and the batch. */
+/* cuda_backend.c. What cuda_plugin.c exports. */
+extern const struct backend smelt_backend_cuda;
+
+/* Zeroed device memory, released by close. ST_MEMORY names the device, the bytes and the batch. */
 enum status device_alloc(struct backend_state *state, size_t count, size_t bytes, void **memory);
 /* Waits for all that is enqueued. */
 enum status cuda_sync(struct backend_state *state);
