@@ -45,6 +45,9 @@ SIM_API void sim_pointer_check(const void *pointer, size_t bytes, const char *wh
 /* Ends the program with a sentence on stderr that names the seed. */
 SIM_API _Noreturn void sim_abort(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Which capture the stream is part of; 0: none. */
+SIM_API cudaError_t sim_capture_id(cudaStream_t stream, unsigned long long *id);
+
 /* Uniform 64 random bits from SMELT_SIM_SEED. */
 SIM_API uint64_t sim_random(void);
 
