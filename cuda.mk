@@ -63,3 +63,35 @@ $(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cud
 -include $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.d) $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda$(1)/test/%.d)
 endef
 $(foreach flavour,13 12,$(eval $(call cuda_flavour,$(flavour))))
+
+# --- simulator: test/sim, NVIDIA's libraries as programs on the CPU ---------------------------------------------------------
+# For LD_LIBRARY_PATH=build/sim. Compiled one way for all variants.
+
+SIM := build/sim
+SIM_CC = gcc -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fPIC -D_POSIX_C_SOURCE=200809L -I. -isystem build/cuda13/toolkit/include $(WARNINGS) $(GCC_WARNINGS)
+
+.PHONY: sim
+SIM_KERNELS := $(if $(shell grep -l lanes.h $(CUDA)/kernels.cu),$(SIM)/kernels_host.o)
+sim: $(SIM)/libcudart.so.13
+
+$(SIM)/%.o: test/sim/%.c cuda.mk build/cuda13/toolkit/source
+	@mkdir -p $(@D)
+	$(call RUN,CC,$@)$(SIM_CC) -MMD -MP -c $< -o $@
+
+# Sums are defined operation by operation.
+$(SIM)/kernels_host.o: $(CUDA_KERNELS) cuda.mk
+	@mkdir -p $(@D)
+	$(call RUN,CXX,$@)g++ -std=c++17 -O3 -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -I. $(CXX_WARNINGS) -x c++ -c $< -o $@
+
+# A program that was linked with NVIDIA's library asks for its versions of symbols, too.
+$(SIM)/libcudart.so.13: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/cudart*.c)) $(SIM_KERNELS) test/sim/cudart.map
+	$(call RUN,LD,$@)gcc -shared $(filter %.o,$^) -Wl,-soname,libcudart.so.13,--version-script,test/sim/cudart.map -Wl,-z,now -lpthread -o $@
+
+$(SIM)/libnccl.so.2: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/nccl*.c)) $(SIM)/libcudart.so.13
+	$(call RUN,LD,$@)gcc -shared $^ -Wl,-soname,libnccl.so.2 -Wl,-z,now -Wl,-rpath,'$$ORIGIN' -lpthread -o $@
+
+# The simulator's own tests are linked with it.
+$(CUDA_BUILD)/cuda13/test/test_sim: $(CUDA_BUILD)/cuda13/test/test_sim.o $(SIM)/libcudart.so.13
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka $(LDLIBS) -o $@
+
+-include $(wildcard $(SIM)/*.d)

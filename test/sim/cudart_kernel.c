@@ -13,18 +13,18 @@ struct library {
 
 struct kernel {
 	struct object object;
-	const struct sim_kernel *host;
+	const struct host_kernel *host;
 	const struct library *library;
 	int shared_bytes_max;
 };
 
 /* The program's own, when this library was linked with them. */
-extern const struct sim_kernel host_kernels[] __attribute__((weak));
+extern const struct host_kernel host_kernels[] __attribute__((weak));
 
-static const struct sim_kernel *tables[TABLES_MAX];
+static const struct host_kernel *tables[TABLES_MAX];
 static size_t tables_count;
 
-void sim_kernels_add(const struct sim_kernel *kernels)
+void sim_kernels_add(const struct host_kernel *kernels)
 {
 	lock_take();
 	if (tables_count == TABLES_MAX)
@@ -33,7 +33,7 @@ void sim_kernels_add(const struct sim_kernel *kernels)
 	lock_give();
 }
 
-static const struct sim_kernel *kernel_find(const struct sim_kernel *table, const char *name)
+static const struct host_kernel *kernel_find(const struct host_kernel *table, const char *name)
 {
 	for (; table && table->name; table++)
 		if (!strcmp(table->name, name))
@@ -61,7 +61,7 @@ cudaError_t cudaLibraryLoadData(cudaLibrary_t *library, const void *code, enum c
 static cudaError_t kernel_get(cudaKernel_t *handle, cudaLibrary_t library, const char *name)
 {
 	object_check(library, OBJECT_LIBRARY, "cudaLibraryGetKernel");
-	const struct sim_kernel *host = kernel_find(host_kernels, name);
+	const struct host_kernel *host = kernel_find(host_kernels, name);
 	for (size_t i = 0; i < tables_count && !host; i++)
 		host = kernel_find(tables[i], name);
 	if (!host)
@@ -120,7 +120,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 /* --- launches ---------------------------------------------------------------------------------------------------------------------- */
 
 struct launch {
-	const struct sim_kernel *host;
+	const struct host_kernel *host;
 	unsigned grid_x, grid_y, block_x;
 	_Alignas(16) unsigned char arguments[]; /* frozen when it was enqueued */
 };

@@ -202,9 +202,11 @@ void item_start(struct item *item)
 
 /* --- streams -------------------------------------------------------------------------------------------------------------------- */
 
-static struct stream *stream_make(int device, unsigned flags, int priority)
+/* The legacy stream is nobody's to destroy. */
+static struct stream *stream_make(int device, unsigned flags, int priority, bool is_legacy)
 {
-	struct stream *stream = object_make(OBJECT_STREAM, sizeof *stream);
+	struct stream *stream = is_legacy ? sim_allocate(1, sizeof *stream) : object_make(OBJECT_STREAM, sizeof *stream);
+	stream->is_legacy = is_legacy;
 	stream->device = device;
 	stream->flags = flags;
 	stream->priority = priority;
@@ -218,10 +220,8 @@ struct stream *stream_of(cudaStream_t handle, const char *call)
 {
 	struct device *device = device_current();
 	if (handle == NULL || handle == cudaStreamLegacy) {
-		if (!device->legacy) {
-			device->legacy = stream_make(sim_device(), 0, 0);
-			device->legacy->is_legacy = true;
-		}
+		if (!device->legacy)
+			device->legacy = stream_make(sim_device(), 0, 0, true);
 		return device->legacy;
 	}
 	object_check(handle, OBJECT_STREAM, call);
@@ -263,7 +263,7 @@ static cudaError_t stream_create(cudaStream_t *handle, unsigned flags, int prior
 {
 	if (flags & ~(unsigned)cudaStreamNonBlocking)
 		return cudaErrorInvalidValue;
-	*handle = (cudaStream_t)stream_make(sim_device(), flags, priority < -5 ? -5 : priority > 0 ? 0 : priority);
+	*handle = (cudaStream_t)stream_make(sim_device(), flags, priority < -5 ? -5 : priority > 0 ? 0 : priority, false);
 	return cudaSuccess;
 }
 

@@ -5,11 +5,11 @@
  * ends the program with a message. Items run one at a time, on whichever thread waits; they must call no CUDA function. */
 #pragma once
 
+#include "core/backend/cuda/kernels_host.h"
+
 #include <cuda_runtime_api.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define SIM_API __attribute__((visibility("default")))
 
 /* SIM_WAIT: cannot finish yet (a peer's values are missing): others go on, and run is called again with the same context. */
 enum sim_progress { SIM_DONE, SIM_WAIT };
@@ -24,9 +24,9 @@ struct sim_work {
 
 /* Enqueues work on the stream, or records it when the stream is being captured; each replay gets a fresh copy of the context.
  * Returns what a kernel launch there would (invalid stream: abort with a message). */
-SIM_API cudaError_t sim_stream_push_work(cudaStream_t stream, const struct sim_work *work, const void *context, size_t context_bytes);
+cudaError_t sim_stream_push_work(cudaStream_t stream, const struct sim_work *work, const void *context, size_t context_bytes);
 /* The short form, for contexts that own nothing. */
-SIM_API cudaError_t sim_stream_push(cudaStream_t stream, enum sim_progress (*run)(void *context), const void *context, size_t context_bytes);
+cudaError_t sim_stream_push(cudaStream_t stream, enum sim_progress (*run)(void *context), const void *context, size_t context_bytes);
 
 struct sim_device_info {
 	char name[64];
@@ -36,31 +36,24 @@ struct sim_device_info {
 };
 
 /* The calling thread's current device, and what it is. */
-SIM_API int sim_device(void);
-SIM_API void sim_device_info(struct sim_device_info *info);
+int sim_device(void);
+void sim_device_info(struct sim_device_info *info);
 
 /* Aborts, naming `what`, unless [pointer, pointer + bytes) lies inside one live allocation of the current device. 0 bytes: nothing is checked. */
-SIM_API void sim_pointer_check(const void *pointer, size_t bytes, const char *what);
+void sim_pointer_check(const void *pointer, size_t bytes, const char *what);
 
 /* Ends the program with a sentence on stderr that names the seed. */
-SIM_API _Noreturn void sim_abort(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void sim_abort(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Which capture the stream is part of; 0: none. */
-SIM_API cudaError_t sim_capture_id(cudaStream_t stream, unsigned long long *id);
+cudaError_t sim_capture_id(cudaStream_t stream, unsigned long long *id);
 
 /* Uniform 64 random bits from SMELT_SIM_SEED. */
-SIM_API uint64_t sim_random(void);
+uint64_t sim_random(void);
 
 /* Is the k-th (from 1) occurrence of this name marked for failure in the environment variable? Each call with a name counts as one. The
  * variable holds rules "NAME:K" or "NAME:K@DEVICE", comma-separated. */
-SIM_API int sim_fault(const char *variable, const char *name);
-
-/* A kernel as the host runs it: blocks in the order given (grid_x·grid_y numbers, y·grid_x + x). */
-struct sim_kernel {
-	const char *name;
-	size_t arguments_bytes;
-	void (*run)(const void *arguments, unsigned grid_x, unsigned grid_y, unsigned block_x, const unsigned *block_order);
-};
+int sim_fault(const char *variable, const char *name);
 
 /* Adds kernels that cudaLibraryGetKernel finds; the table ends with a NULL name and must stay. Those of the program's own are there already. */
-SIM_API void sim_kernels_add(const struct sim_kernel *kernels);
+void sim_kernels_add(const struct host_kernel *kernels);
