@@ -28,25 +28,39 @@ static inline void tensor_check(const struct runner *found, const struct runner 
 	free(right);
 }
 
-static inline void gradients_check(const struct runner *found, const struct runner *wanted, const struct bed *bed, const int *params, int count,
-	double tolerance)
-{
-	float *left = zeros(bed->layout.weights_count, sizeof(float)), *right = zeros(bed->layout.weights_count, sizeof(float));
-	assert_int_equal(found->machine.backend->gradients_read(found->machine.state, left), ST_OK);
-	assert_int_equal(wanted->machine.backend->gradients_read(wanted->machine.state, right), ST_OK);
-	for (int i = 0; i < count; i++) {
-		const struct param *param = &bed->layout.all[params[i]];
-		check_near(left + param->offset, right + param->offset, param->count, tolerance, "gradient of %s", param->name);
-	}
-	free(left);
-	free(right);
-}
-
 /* Rounding errors of M terms add up like a random walk: √M·ε of the result's length, with room for the norm's own sums. A norm over few
  * values that lie close together magnifies what came before by mean/deviation; these batches keep that under the factor. */
 static inline double unit_tolerance(const struct unit *unit)
 {
 	return 16 * (sqrt((double)(unit->C * unit->R * unit->S)) + 8) * EPSILON;
+}
+
+/* dz rests on z − mean and on sums over the batch; dw and dx on dz. */
+static inline double backward_tolerance(const struct unit *unit, int n)
+{
+	return unit_tolerance(unit) + 16 * sqrt((double)n * unit->P * unit->Q) * EPSILON;
+}
+
+static inline double head_tolerance(const struct network *network)
+{
+	return 16 * sqrt(network->head.C) * EPSILON;
+}
+
+/* Of all parameters at once, after all pieces went backwards: reading them takes longer than a unit. `more` is added to each tolerance. */
+static inline void gradients_check(const struct runner *found, const struct runner *wanted, const struct bed *bed, int n, double more)
+{
+	float *left = zeros(bed->layout.weights_count, sizeof(float)), *right = zeros(bed->layout.weights_count, sizeof(float));
+	assert_int_equal(found->machine.backend->gradients_read(found->machine.state, left), ST_OK);
+	assert_int_equal(wanted->machine.backend->gradients_read(wanted->machine.state, right), ST_OK);
+	for (int i = 0; i < bed->layout.count; i++) {
+		const struct param *param = &bed->layout.all[i];
+		if (param_is_buffer(param))
+			continue;
+		double tolerance = param->unit < 0 ? head_tolerance(&bed->network) : backward_tolerance(&bed->network.units[param->unit], n);
+		check_near(left + param->offset, right + param->offset, param->count, tolerance + more, "gradient of %s", param->name);
+	}
+	free(left);
+	free(right);
 }
 
 /* Every unit, the pool and the head of a network, forwards and backwards, fed with ref's own activations and gradients, so that each is judged
@@ -90,8 +104,7 @@ static inline void units_check(const struct inside *inside, const struct bed *be
 	float left[IMAGES * CLASSES], right[IMAGES * CLASSES];
 	assert_int_equal(backend->logits_read(it.machine.state, left), ST_OK);
 	assert_int_equal(backend_ref.logits_read(ref.machine.state, right), ST_OK);
-	double head_tolerance = 16 * sqrt(network->head.C) * EPSILON + few;
-	check_near(left, right, (size_t)(n * CLASSES), head_tolerance, "logits");
+	check_near(left, right, (size_t)(n * CLASSES), head_tolerance(network) + few, "logits");
 	struct counters found, wanted;
 	assert_int_equal(backend->counters_read(it.machine.state, &found), ST_OK);
 	assert_int_equal(backend_ref.counters_read(ref.machine.state, &wanted), ST_OK);
@@ -101,9 +114,7 @@ static inline void units_check(const struct inside *inside, const struct bed *be
 	/* Backwards, each piece from ref's gradients and ref's activations, so that both agree which ReLUs are open. */
 	assert_int_equal(backend_ref.head_backward(ref.machine.state), ST_OK);
 	assert_int_equal(backend->head_backward(it.machine.state), ST_OK);
-	tensor_check(&it, &ref, bed, network->head.x, true, n, head_tolerance, "gradient");
-	const int head_params[] = {bed->layout.head_weight, bed->layout.head_bias};
-	gradients_check(&it, &ref, bed, head_params, 2, head_tolerance);
+	tensor_check(&it, &ref, bed, network->head.x, true, n, head_tolerance(network) + few, "gradient");
 	bool reached[RESNET_TENSORS] = {false};
 	reached[network->head.x] = true;
 	for (int u = RESNET_UNITS - 1; u >= 0; u--) {
@@ -128,15 +139,12 @@ static inline void units_check(const struct inside *inside, const struct bed *be
 		if (unit->shortcut >= 0)
 			reached[unit->shortcut] = true;
 		reached[unit->x] = true;
-		/* dz rests on z − mean and on sums over the batch; dw and dx on dz. */
-		double tolerance = unit_tolerance(unit) + few + 16 * sqrt((double)n * unit->P * unit->Q) * EPSILON;
-		const int params[] = {bed->layout.unit[u].weight, bed->layout.unit[u].gamma, bed->layout.unit[u].beta};
-		gradients_check(&it, &ref, bed, params, 3, tolerance);
 		if (unit->x != 0)
-			tensor_check(&it, &ref, bed, unit->x, true, n, tolerance, "gradient");
+			tensor_check(&it, &ref, bed, unit->x, true, n, backward_tolerance(unit, n) + few, "gradient");
 		if (unit->shortcut >= 0)
 			tensor_check(&it, &ref, bed, unit->shortcut, true, n, 4 * EPSILON + few, "shortcut's gradient");
 	}
+	gradients_check(&it, &ref, bed, n, few);
 	runner_close(&ref);
 	runner_close(&it);
 	state_free(&start);

@@ -172,16 +172,11 @@ static void test_steps_against_ref(void **state)
 }
 
 /* Two training steps. */
-static void train(const struct bed *bed, const char *cpu, int n, struct training_state *end, float *logits)
+static void train(const struct bed *bed, const char *cpu, int n, const struct training_state *start, struct training_state *end, float *logits)
 {
-	struct training_state start;
-	state_alloc(&start, &bed->layout, true);
-	state_random(&start, bed);
-	params_free(&start.ema);
-	start.ema = (struct params){0};
 	struct runner it;
 	runner_open(&it, bed, &backend_cpu, cpu, n, true);
-	assert_int_equal(backend_cpu.state_write(it.machine.state, &start), ST_OK);
+	assert_int_equal(backend_cpu.state_write(it.machine.state, start), ST_OK);
 	struct update update = first_update;
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(step_train(&it.machine, &bed->images, bed->samples, n - i % 2, n - i % 2, 0.1f, &update), ST_OK);
@@ -191,7 +186,6 @@ static void train(const struct bed *bed, const char *cpu, int n, struct training
 	assert_int_equal(backend_cpu.logits_read(it.machine.state, logits), ST_OK);
 	assert_true(isfinite(logits[0]));
 	runner_close(&it);
-	state_free(&start);
 }
 
 static void states_equal(const struct training_state *a, const struct training_state *b, const struct params_layout *layout)
@@ -207,22 +201,28 @@ static void states_equal(const struct training_state *a, const struct training_s
 static void test_thread_counts_agree(void **state)
 {
 	for (int stem = 0; stem < 2; stem++) {
-		struct training_state ends[2];
+		struct bed bed;
+		struct training_state start, ends[2];
 		float logits[2][IMAGES * CLASSES] = {0};
+		bed_open(&bed, (enum stem)stem, stem == STEM_CIFAR ? 9 : 16, 1); /* blocks and channels are shared out, whatever the map */
+		state_alloc(&start, &bed.layout, false);
+		state_random(&start, &bed);
+		state_alloc(&ends[0], &bed.layout, true);
+		state_alloc(&ends[1], &bed.layout, true);
 		for (unsigned threads = 1; threads <= 3; threads++) {
-			struct bed bed;
-			bed_open(&bed, (enum stem)stem, 16, threads);
 			struct training_state *end = &ends[threads > 1];
-			state_alloc(end, &bed.layout, true);
-			train(&bed, cpu_of(state), SLOW ? 5 : 35, end, logits[threads > 1]);
+			threads_close(bed.threads);
+			assert_int_equal(threads_open(threads, &bed.threads), ST_OK);
+			train(&bed, cpu_of(state), SLOW ? 5 : 35, &start, end, logits[threads > 1]);
 			if (threads > 1) {
 				assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
 				states_equal(&ends[0], &ends[1], &bed.layout);
-				state_free(end);
 			}
-			bed_close(&bed);
 		}
+		state_free(&start);
 		state_free(&ends[0]);
+		state_free(&ends[1]);
+		bed_close(&bed);
 	}
 }
 
