@@ -165,7 +165,9 @@ static void impossible(void **unused)
 	refused("{\"precision\":\"fp16\",\"backend\":\"ref\"}", "precision=fp16", "ref", "double");
 	accepted("{\"precision\":\"fp32\"}");
 	accepted("{\"devices\":\"2\"}");
-	refused("{\"backend\":\"tpu\"}", "backend", "tpu", "one of auto, cpu, cuda, ref");
+	accepted("{\"accelerator\":\"gpu\"}");
+	assert_string_equal(settings_word(&settings, SETTING_backend), "cuda");
+	refused("{\"backend\":\"tpu\"}", "backend", "tpu", "one of auto, cpu, cuda, gpu, ref");
 	refused("{\"image_size\":\"8\",\"crop_padding\":\"8\"}", "crop_padding=8", "8", "reflect");
 	accepted("{\"image_size\":\"8\",\"crop_padding\":\"8\",\"padding_mode\":\"zero\"}");
 	refused("{\"image_size\":\"32\",\"cutout\":\"33\"}", "cutout=33", "32", "more");

@@ -34,8 +34,9 @@ enum stem_choice { STEM_CHOICE_LIST(SETTING_CONSTANT) };
 
 #define PRECISION_LIST(X) X(PRECISION_AUTO, "auto") X(PRECISION_FP32, "fp32") X(PRECISION_TF32, "tf32") X(PRECISION_BF16, "bf16") X(PRECISION_FP16, "fp16")
 
-#define BACKEND_CHOICE_LIST(X) X(BACKEND_CHOICE_AUTO, "auto") X(BACKEND_CHOICE_CPU, "cpu") X(BACKEND_CHOICE_CUDA, "cuda") X(BACKEND_CHOICE_REF, "ref")
-enum backend_choice { BACKEND_CHOICE_LIST(SETTING_CONSTANT) };
+#define BACKEND_CHOICE_LIST(X) X(BACKEND_CHOICE_AUTO, "auto") X(BACKEND_CHOICE_CPU, "cpu") X(BACKEND_CHOICE_CUDA, "cuda") X(BACKEND_CHOICE_CUDA, "gpu") \
+	X(BACKEND_CHOICE_REF, "ref")
+enum backend_choice { BACKEND_CHOICE_AUTO, BACKEND_CHOICE_CPU, BACKEND_CHOICE_CUDA, BACKEND_CHOICE_REF };
 
 #define STOPPING_METRIC_LIST(X) X(STOPPING_ACCURACY, "accuracy") X(STOPPING_LOSS, "loss")
 enum stopping_metric { STOPPING_METRIC_LIST(SETTING_CONSTANT) };
@@ -119,7 +120,7 @@ enum artifact { ARTIFACT_SAFETENSORS = 1, ARTIFACT_PTH = 2 };
 	WORD(early_stopping_metric, "accuracy", STOPPING_METRIC_LIST, MATHS, "", "what early stopping watches, on the validation images") \
 	LONG(max_steps, "0", 1, 9007199254740991, "no limit", RUNNING, "", "stop cleanly after this many steps of the whole run") \
 	LONG(max_seconds, "0", 1, 31536000, "no limit", RUNNING, "max_time", "stop cleanly after this many seconds of this process") \
-	WORD(backend, "auto", BACKEND_CHOICE_LIST, RUNNING, "device accelerator", "what computes: cuda is GPUs; auto: GPUs if there are any, else the CPU; ref is slow, in double precision, for checks") \
+	WORD(backend, "auto", BACKEND_CHOICE_LIST, RUNNING, "device accelerator", "what computes: cuda or gpu: GPUs; auto: GPUs if there are any, else the CPU; ref is slow, in double precision, for checks") \
 	WORD(precision, "auto", PRECISION_LIST, MATHS, "", "of activations and products; auto: fp16 on GPUs; bf16 and tf32 are for GPUs from compute capability 8.0 on; cpu computes in fp32") \
 	INTEGER(devices, "0", 1, 1024, "auto", RUNNING, "num_devices num_gpus", "devices of this host to use, one process each; auto: all GPUs, or 1 on a CPU") \
 	INTEGER(threads, "0", 1, 1024, "auto", RUNNING, "num_threads", "threads of the cpu backend; auto: the cores that this process may use") \

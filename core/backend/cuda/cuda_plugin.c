@@ -4,5 +4,4 @@
 #include "core/backend/cuda/cuda_backend.h"
 #include "core/backend/cuda/device.h"
 
-__attribute__((visibility("default"))) const struct plugin smelt_plugin = {
-	.stamp = PLUGIN_STAMP, .backend = &smelt_backend_cuda, .probe = device_probe};
+const struct plugin smelt_plugin = {.stamp = PLUGIN_STAMP, .backend = &smelt_backend_cuda, .probe = device_probe};
