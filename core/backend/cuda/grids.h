@@ -11,7 +11,7 @@ struct grid {
 /* A tile: this many channels (8 threads of 8) of this many pixels. */
 enum { TILE_CHANNELS = 64, TILE_PIXELS = 32 };
 /* Pixels that a thread does, one tile below the other. */
-enum { APPLY_PIXELS = 4, BACKWARD_APPLY_PIXELS = 2 };
+enum { APPLY_PIXELS = 4, BACKWARD_APPLY_PIXELS = 4 };
 /* Channels of one block of norm_fold, norm_constants, norm_backward_constants. */
 enum { FOLD_CHANNELS = 8 };
 /* Products of the head: rows and columns of a block. */

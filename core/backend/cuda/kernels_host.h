@@ -12,6 +12,9 @@ struct host_kernel {
 };
 
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
 extern const struct host_kernel host_kernels[]; /* ends with a NULL name */
+#ifdef __cplusplus
+}
+#endif

@@ -23,17 +23,21 @@ struct block {
 #include <cuda_fp16.h>
 
 #define DEVICE static __device__ __forceinline__
-#define MEMBER static __device__ __forceinline__
+#define DEVICE_METHOD __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
-#define FOR_THREADS(thread) for (unsigned thread = threadIdx.x, once = 1; once != 0; once = 0)
+#define UNROLL_SOME _Pragma("unroll 4")
+#define UNROLL_NOT _Pragma("unroll 1")
+#define FOR_THREADS(thread) for (unsigned thread = threadIdx.x, once = thread; once == thread; once = ~thread)
 #define BARRIER __syncthreads()
 #define SHARED(type, name, dimensions) __shared__ type name dimensions
 #define PRIVATE(type, name, count) type name[count]
 #define MINE(name) name
 
-/* A kernel of this name whose body is this call. */
+/* Enough blocks at once to wait for memory with: 64 registers a thread. */
+enum { KERNEL_BLOCKS_AT_ONCE = 4 };
+/* A kernel of this name that runs this body. */
 #define KERNEL(name, arguments, body) \
-	extern "C" __global__ void __launch_bounds__(KERNEL_THREADS) name(const __grid_constant__ struct arguments a) \
+	extern "C" __global__ void __launch_bounds__(KERNEL_THREADS, KERNEL_BLOCKS_AT_ONCE) name(const __grid_constant__ struct arguments a) \
 	{ \
 		body(a, block{blockIdx.x, blockIdx.y, 0}); \
 	}
@@ -60,8 +64,10 @@ template <typename Pack> DEVICE void memory_store(void *to, const Pack &pack) { 
 #include <string.h>
 
 #define DEVICE static inline
-#define MEMBER static inline
+#define DEVICE_METHOD inline
 #define UNROLL
+#define UNROLL_SOME
+#define UNROLL_NOT
 #define FOR_THREADS(thread) \
 	for (unsigned thread = block.mix, step = 0; step < KERNEL_THREADS; step++, thread = step ^ block.mix)
 #define BARRIER (void)0
@@ -149,20 +155,20 @@ template <typename Pack> DEVICE void memory_store(void *to, const Pack &pack)
 
 struct fp32 {
 	typedef float stored;
-	MEMBER float widen(float value) { return value; }
-	MEMBER float round(float value) { return value; }
+	DEVICE float widen(float value) { return value; }
+	DEVICE float round(float value) { return value; }
 };
 
 struct fp16 {
 	typedef uint16_t stored;
-	MEMBER float widen(uint16_t bits) { return widen_fp16(bits); }
-	MEMBER uint16_t round(float value) { return round_fp16(value); }
+	DEVICE float widen(uint16_t bits) { return widen_fp16(bits); }
+	DEVICE uint16_t round(float value) { return round_fp16(value); }
 };
 
 struct bf16 {
 	typedef uint16_t stored;
-	MEMBER float widen(uint16_t bits) { return widen_bf16(bits); }
-	MEMBER uint16_t round(float value) { return round_bf16(value); }
+	DEVICE float widen(uint16_t bits) { return widen_bf16(bits); }
+	DEVICE uint16_t round(float value) { return round_bf16(value); }
 };
 
 /* COUNT elements side by side, as they are in memory. */
