@@ -95,3 +95,11 @@ $(CUDA_BUILD)/cuda13/test/test_sim: $(CUDA_BUILD)/cuda13/test/test_sim.o $(SIM)/
 	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka $(LDLIBS) -o $@
 
 -include $(wildcard $(SIM)/*.d)
+
+# --- the kernels' bodies as host code, for tests -----------------------------------------------------------------------------
+# Where a kernel promises bits, each operation is rounded by itself.
+
+$(B)/kernels_host.o: $(CUDA_KERNELS) cuda.mk Makefile
+	@mkdir -p $(@D)
+	$(call RUN,CXX,$@)$(CXX) $(patsubst -std=c17,-std=c++17,$(CPPFLAGS) $(CFLAGS)) -ffp-contract=off $(CXX_WARNINGS) -x c++ -c $< -o $@
+$(CUDA_BUILD)/cuda13/test/test_cuda_kernels: $(B)/kernels_host.o

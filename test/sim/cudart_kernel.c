@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TABLES_MAX = 8, SHARED_BYTES_MAX = 48 << 10 };
+enum { TABLES_MAX = 8, SHARED_BYTES_MAX = 48 << 10, BLOCK_THREADS_MAX = 1024 };
 
 struct library {
 	struct object object;
@@ -117,6 +117,17 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 	CALL("cudaFuncSetAttribute", kernel_attribute_set(kernel_of(kernel, "cudaFuncSetAttribute"), attribute, value));
 }
 
+static cudaError_t kernel_attributes(const struct kernel *kernel, struct cudaFuncAttributes *attributes)
+{
+	*attributes = (struct cudaFuncAttributes){.maxThreadsPerBlock = BLOCK_THREADS_MAX, .maxDynamicSharedSizeBytes = kernel->shared_bytes_max};
+	return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *kernel)
+{
+	CALL("cudaFuncGetAttributes", kernel_attributes(kernel_of(kernel, "cudaFuncGetAttributes"), attributes));
+}
+
 /* --- launches ---------------------------------------------------------------------------------------------------------------------- */
 
 struct launch {
@@ -143,7 +154,7 @@ static cudaError_t launch_push(const cudaLaunchConfig_t *config, const struct ke
 {
 	dim3 grid = config->gridDim, block = config->blockDim;
 	if (!grid.x || !grid.y || !grid.z || grid.x > 2147483647 || grid.y > 65535 || !block.x || !block.y || !block.z
-		|| (uint64_t)block.x * block.y * block.z > 1024)
+		|| (uint64_t)block.x * block.y * block.z > BLOCK_THREADS_MAX)
 		return cudaErrorInvalidConfiguration;
 	if (config->dynamicSmemBytes > (size_t)kernel->shared_bytes_max)
 		return cudaErrorInvalidValue;

@@ -359,8 +359,8 @@ template <typename T> DEVICE void pool_forward_body(const struct pool_forward &a
 			continue;
 		unsigned pixel = (unsigned)spot.pixel, q = pixel % (unsigned)a.Q, p = pixel / (unsigned)a.Q % (unsigned)a.P;
 		int64_t n = pixel / (unsigned)a.Q / (unsigned)a.P;
-		float best[8];
-		struct taps taps;
+		float best[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+		struct taps taps = {};
 		bool found = false;
 		UNROLL
 		for (int tap = 0; tap < POOL_SIZE * POOL_SIZE; tap++) {

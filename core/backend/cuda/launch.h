@@ -11,7 +11,7 @@
 
 struct kernels_loaded;
 
-/* For the current device. ST_DEVICE when no image in this program is for it: names its architecture and those that there are. */
+/* For the current device. ST_DEVICE when no image in this program is for it (which device_check of device.h finds out before). */
 enum status kernels_load(struct kernels_loaded **kernels);
 void kernels_unload(struct kernels_loaded *kernels); /* accepts NULL */
 
