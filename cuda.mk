@@ -94,6 +94,19 @@ $(SIM)/libnccl.so.2: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/nccl
 $(CUDA_BUILD)/cuda13/test/test_sim: $(CUDA_BUILD)/cuda13/test/test_sim.o $(SIM)/libcudart.so.13
 	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka $(LDLIBS) -o $@
 
+# cuDNN: products may use fused multiply-adds, as its kernels do.
+$(SIM)/cudnn_convolve.o: SIM_CC += -ffp-contract=fast
+sim: $(SIM)/libcudnn.so.9
+$(SIM)/libcudnn.so.9: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/cudnn_*.c)) $(SIM)/libcudart.so.13 test/sim/cudnn.map
+	$(call RUN,LD,$@)gcc -shared $(filter-out %.map,$^) -Wl,-soname,libcudnn.so.9,--version-script,test/sim/cudnn.map -Wl,-z,now,-z,defs \
+		-Wl,-rpath,'$$ORIGIN' -lpthread -lm -o $@
+
+# Its tests drive it through the backend's planner.
+SIM_PLANNER := $(patsubst %,$(CUDA_BUILD)/cuda13/%.o,graph check cudnn_graph plan plan_cache plan_engines plan_time)
+SIM_CUDNN_TESTS := $(patsubst test/cuda/%.c,$(CUDA_BUILD)/cuda13/test/%,$(wildcard test/cuda/test_sim_cudnn*.c))
+$(SIM_CUDNN_TESTS): %: %.o $(SIM_PLANNER) $(SIM)/libcudnn.so.9 $(SIM)/libcudart.so.13 $(LIBRARY)
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka $(LDLIBS) -o $@
+
 -include $(wildcard $(SIM)/*.d)
 
 # --- the kernels' bodies as host code, for tests -----------------------------------------------------------------------------
