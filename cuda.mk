@@ -57,12 +57,23 @@ $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)
 	@rm -f $$@
 	$$(call RUN,AR,$$@)ar rcs $$@ $$^
 $(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a $(LIBRARY)
-	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $(LDFLAGS) $$^ -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
+	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $(LDFLAGS) $$(filter %.o,$$^) $$(filter %.a,$$^) -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
 		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lcmocka $(LDLIBS) -o $$@
 
 -include $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.d) $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda$(1)/test/%.d)
 endef
 $(foreach flavour,13 12,$(eval $(call cuda_flavour,$(flavour))))
+
+# --- cost: a step on paper, test/cuda/cost ----------------------------------------------------------------------------------
+
+COST := $(patsubst test/cuda/%.c,$(CUDA_BUILD)/cuda13/test/%.o,$(wildcard test/cuda/cost/*.c))
+$(CUDA_BUILD)/cuda13/test/test_cost: $(COST)
+-include $(COST:.o=.d)
+
+# The tables in the backend's README.
+.PHONY: cost
+cost: $(CUDA_BUILD)/cuda13/test/test_cost
+	@SMELT_README=write $<
 
 # --- simulator: test/sim, NVIDIA's libraries as programs on the CPU ---------------------------------------------------------
 # For LD_LIBRARY_PATH=build/sim. Compiled one way for all variants.
