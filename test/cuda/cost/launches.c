@@ -170,6 +170,8 @@ cudaError_t cudaSetDevice(int device)
 	return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
+enum { ALIGNMENT = 256 };
+
 /* Of a kind that has every precision. */
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
@@ -182,8 +184,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-	*memory = (void *)(gpu.address += 256);
-	gpu.address += bytes;
+	*memory = (void *)gpu.address;
+	gpu.address += (bytes / ALIGNMENT + 1) * ALIGNMENT;
 	return cudaSuccess;
 }
 
@@ -294,7 +296,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
 	(void)stream;
 	gpu.recording = false;
-	*graph = (cudaGraph_t)(gpu.address += 256);
+	*graph = (cudaGraph_t)(gpu.address += ALIGNMENT);
 	return cudaSuccess;
 }
 
@@ -302,7 +304,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 {
 	(void)graph;
 	(void)flags;
-	*exec = (cudaGraphExec_t)(gpu.address += 256);
+	*exec = (cudaGraphExec_t)(gpu.address += ALIGNMENT);
 	return cudaSuccess;
 }
 
@@ -381,7 +383,7 @@ enum status launches_of(const struct job *job, struct launches *launches)
 	const struct backend_config config = {.network = &network, .layout = &layout, .batch_max = job->n, .reduction = job->world > 1 ? &reduction : NULL,
 		.training = true, .norm_momentum = 0.1, .precision = job->precision};
 	memset(&gpu, 0, sizeof gpu);
-	gpu.address = 256;
+	gpu.address = ALIGNMENT;
 	struct sample *samples = calloc((size_t)job->n, sizeof *samples);
 	if (samples == NULL)
 		return FAIL(ST_MEMORY, "no memory for %d samples", job->n);
