@@ -2,7 +2,8 @@
  *
  * cudnn_descriptors.c  objects, attributes with their types (cudnn_attributes.c is the table), finalisation
  * cudnn_program.c      operation descriptors → struct program: plain data, checked
- * cudnn_engines.c      which engines play a program on which device, as cuDNN 9.19 answers for real devices; plans and their JSON
+ * cudnn_engines.c      which engines play a program on which device, as cuDNN 9.19 answers for real devices
+ * cudnn_plans.c        engines, heuristics, plans and devices as descriptors; a plan as text
  * cudnn_execute.c      variant pack → an item on a stream; the interpreter
  * cudnn_arithmetic.c   elements in memory ↔ fp32, pointwise operations, norms
  * cudnn_convolve.c     the three convolutions
