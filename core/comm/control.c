@@ -209,11 +209,9 @@ enum status control_open(const struct control_config *config, struct control **c
 	made->wake = waker;
 	made->member = (struct member){.scope = config->scope, .number = config->member, .members = config->members};
 	pthread_condattr_t attributes;
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&made->changed, &attributes);
+	MUST(pthread_condattr_init(&attributes) == 0 && pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0);
+	MUST(pthread_cond_init(&made->changed, &attributes) == 0 && pthread_mutex_init(&made->lock, NULL) == 0);
 	pthread_condattr_destroy(&attributes);
-	pthread_mutex_init(&made->lock, NULL);
 	pthread_mutex_lock(&made->lock);
 	say_plain(made, FRAME_HELLO, 0);
 	take_frames(made); /* the parent may be gone already */

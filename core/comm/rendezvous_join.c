@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { PAUSE_US_MIN = 100000, PAUSE_US_MAX = 5000000, CONNECT_US = 5000000, ANSWER_US = 2000000, SLICE_MS = 50 };
+enum { PAUSE_US_MIN = 100000, PAUSE_US_MAX = 5000000, CONNECT_US = 5000000, ANSWER_US = 2000000 };
 
 /* How one attempt ended. */
 enum outcome { OUTCOME_ALL_THERE, OUTCOME_AGAIN, OUTCOME_END };
@@ -67,7 +67,7 @@ static enum status introduce(struct joiner *joiner, struct frame_stream *stream,
 	TRY(frame_stream_send(stream, &hello));
 	for (;;) {
 		struct pollfd fd = {.fd = frame_stream_fd(stream), .events = (short)(POLLIN | (frame_stream_pending(stream) ? POLLOUT : 0))};
-		int ready = poll(&fd, 1, SLICE_MS);
+		int ready = poll(&fd, 1, WAIT_SLICE_MS);
 		if (stopped(joiner)) {
 			*outcome = OUTCOME_END;
 			/* So that the others do not wait for us; whether it arrives or not, we leave. */
@@ -135,7 +135,7 @@ static enum status attempt(struct joiner *joiner, enum outcome *outcome)
 static bool pause_us(const struct joiner *joiner, int64_t us)
 {
 	for (int64_t end_us = clock_us() + us, now_us; (now_us = clock_us()) < end_us;) {
-		int64_t slice_us = end_us - now_us < SLICE_MS * 1000 ? end_us - now_us : SLICE_MS * 1000;
+		int64_t slice_us = end_us - now_us < WAIT_SLICE_MS * 1000 ? end_us - now_us : WAIT_SLICE_MS * 1000;
 		if (stopped(joiner))
 			return false;
 		nanosleep(&(struct timespec){.tv_nsec = (long)slice_us * 1000}, NULL);

@@ -22,7 +22,6 @@ enum {
 	GUESTS_MAX = 64,
 	SILENT_US_MAX = 10000000,
 	STRANGER_LINES_MAX = 100, /* in the log */
-	SLICE_MS = 50,
 	NAMES_MAX = 5,            /* of missing hosts in a sentence */
 };
 
@@ -210,7 +209,7 @@ static enum status turn(struct listener *listener)
 		const struct frame_stream *stream = listener->rendezvous->streams[i];
 		listener->polled[count++] = (struct pollfd){.fd = stream != NULL ? frame_stream_fd(stream) : -1, .events = POLLIN};
 	}
-	int ready = poll(listener->polled, (nfds_t)count, SLICE_MS);
+	int ready = poll(listener->polled, (nfds_t)count, WAIT_SLICE_MS);
 	/* Hosts first: one that left may be back among the guests. Guests from the last on, so that a drop moves none that is still to be read; they are
 	 * read ready or not, for the sake of those that are silent too long. */
 	const struct pollfd *hosts = listener->polled + listener->fds_count + guests;

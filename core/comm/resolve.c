@@ -3,6 +3,7 @@
 #include "core/comm/resolve.h"
 
 #include "core/base/clock.h"
+#include "core/comm/tcp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +14,6 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-enum { SLICE_MS = 50 };
 
 _Static_assert(sizeof(struct resolved) <= 4096, "the answer leaves in one write to a pipe");
 
@@ -58,7 +57,7 @@ static enum status await_answer(const char *name, int fd, int64_t end_us, bool (
 {
 	struct pollfd answer = {.fd = fd, .events = POLLIN};
 	for (;;) {
-		int ready = poll(&answer, 1, SLICE_MS);
+		int ready = poll(&answer, 1, WAIT_SLICE_MS);
 		if (stopped != NULL && stopped())
 			return FAIL(ST_STOPPED, "stopped on request while looking for host %s", name);
 		if (ready > 0)

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BACKLOG = 256, SLICE_MS = 50, KEEPALIVE_IDLE_S = 10, KEEPALIVE_EVERY_S = 5, KEEPALIVE_COUNT = 4, UNANSWERED_MS = 30000 };
+enum { BACKLOG = 256, KEEPALIVE_IDLE_S = 10, KEEPALIVE_EVERY_S = 5, KEEPALIVE_COUNT = 4, UNANSWERED_MS = 30000 };
 
 static socklen_t address_bytes(const struct sockaddr_storage *address)
 {
@@ -145,7 +145,7 @@ static enum status await_connection(int fd, const char *text, int64_t end_us, bo
 {
 	struct pollfd socket_fd = {.fd = fd, .events = POLLOUT};
 	for (;;) {
-		int ready = poll(&socket_fd, 1, SLICE_MS), error = 0;
+		int ready = poll(&socket_fd, 1, WAIT_SLICE_MS), error = 0;
 		socklen_t bytes = sizeof error;
 		if (stopped != NULL && stopped())
 			return FAIL(ST_STOPPED, "stopped on request while connecting to %s", text);

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 
 enum { TCP_ADDRESS_BYTES = 64, TCP_LISTENERS_MAX = 2 };
+/* How long a wait for another host goes on before it looks whether it was told to stop. */
+enum { WAIT_SLICE_MS = 50 };
 
 /* interface "": one socket for IPv6 and IPv4 (only IPv4 where there is no IPv6); else one for each family in which the interface has an
  * address, bound to that. ST_SETTINGS when the port is taken or not permitted (the sentence names the setting rendezvous_port), or the

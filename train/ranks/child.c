@@ -28,8 +28,8 @@ static enum status ends_open(struct ends *ends)
 		return FAIL(ST_MEMORY, "no socket for a process of the training: %s", strerror(errno));
 	if (pipe(ends->words) == 0) {
 		for (int i = 0; i < 2; i++)
-			fcntl(ends->words[i], F_SETFD, FD_CLOEXEC);
-		fcntl(ends->words[0], F_SETFL, O_NONBLOCK);
+			MUST(fcntl(ends->words[i], F_SETFD, FD_CLOEXEC) == 0);
+		MUST(fcntl(ends->words[0], F_SETFL, O_NONBLOCK) == 0);
 		return ST_OK;
 	}
 	enum status status = FAIL(ST_MEMORY, "no pipe for a process of the training: %s", strerror(errno));
