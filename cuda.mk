@@ -126,4 +126,6 @@ $(SIM_CUDNN_TESTS): %: %.o $(SIM_PLANNER) $(SIM)/libcudnn.so.9 $(SIM)/libcudart.
 $(B)/kernels_host.o: $(CUDA_KERNELS) cuda.mk Makefile
 	@mkdir -p $(@D)
 	$(call RUN,CXX,$@)$(CXX) $(patsubst -std=c17,-std=c++17,$(CPPFLAGS) $(CFLAGS)) -ffp-contract=off $(CXX_WARNINGS) -x c++ -c $< -o $@
-$(CUDA_BUILD)/cuda13/test/test_cuda_kernels: $(B)/kernels_host.o
+CUDA_KERNEL_TESTS := $(patsubst test/cuda/%.c,$(CUDA_BUILD)/cuda13/test/%,$(wildcard test/cuda/test_cuda_kernels*.c))
+$(CUDA_KERNEL_TESTS): %: %.o $(B)/kernels_host.o $(LIBRARY)
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@

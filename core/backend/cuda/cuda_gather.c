@@ -4,8 +4,7 @@
  * The samples go through one of a few pinned slots, so the host may be some batches ahead of the device and never waits for it otherwise. */
 #include "core/backend/cuda/check.h"
 #include "core/backend/cuda/cuda_backend.h"
-
-#include <math.h>
+#include "core/backend/cuda/samples.h"
 
 static enum status set_find(struct backend_state *state, const struct images *images, const struct device_set **found)
 {
@@ -27,33 +26,6 @@ static enum status set_find(struct backend_state *state, const struct images *im
 		return cuda_sync(state);
 	}
 	return FAIL(ST_INTERNAL, "cuda backend: more than %d sets of images", SETS_MAX);
-}
-
-static struct device_augment augment_convert(const struct augment *augment)
-{
-	return (struct device_augment){
-		.index = augment->index,
-		.shift_x = augment->shift_x,
-		.shift_y = augment->shift_y,
-		.flip = augment->flip,
-		/* As augment.c rounds them. */
-		.cosine = (float)cos((double)augment->rotation_radians),
-		.sine = (float)sin((double)augment->rotation_radians),
-		.rotated = augment->rotation_radians != 0.0f,
-		.erase_x = augment->erase_x,
-		.erase_y = augment->erase_y,
-		.erase_width = augment->erase_width,
-		.erase_height = augment->erase_height,
-	};
-}
-
-static struct device_sample sample_convert(const struct sample *sample)
-{
-	struct device_sample converted = {.image = augment_convert(&sample->image), .weight = sample->weight, .cut_x = sample->cut_x, .cut_y = sample->cut_y,
-		.cut_width = sample->cut_width, .cut_height = sample->cut_height};
-	if (sample->weight != 1.0f)
-		converted.partner = augment_convert(&sample->partner);
-	return converted;
 }
 
 enum status cuda_batch_gather(struct backend_state *state, const struct images *images, const struct sample *samples, float label_smoothing)
