@@ -388,6 +388,28 @@ static void test_ties_are_ranked_by_class(void **state)
 	rig_close(rig);
 }
 
+/* A network that has blown up is right about nothing, even with fewer classes than five. */
+static void test_nan_is_no_hit(void **state)
+{
+	static const struct backend *const both[] = {&backend_ref, &backend_cpu};
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct rig *rig = rig_open(both[i], STEM_CIFAR, 8, BATCH, 2, false, 0);
+		struct backend_state *s = rig->machine.state;
+		struct sample samples[BATCH];
+		struct counters counters;
+		rig_samples(rig, 0, false, samples);
+		for (int j = 0; j < 2; j++)
+			params_data(&rig->start.params, &rig->layout.all[rig->layout.head_bias])[j] = NAN;
+		OK(both[i]->state_write(s, &rig->start));
+		OK(both[i]->counters_reset(s));
+		OK(step_evaluate(&rig->machine, &rig->images, samples, BATCH, WHICH_WEIGHTS));
+		OK(both[i]->counters_read(s, &counters));
+		assert_true(counters.images == BATCH && counters.top1 == 0 && counters.top5 == 0 && isnan(counters.loss));
+		rig_close(rig);
+	}
+}
+
 /* In evaluation an image's logits do not depend on its neighbours or place; the image tensor is what sample_render says. */
 static void test_evaluation_is_by_image(void **state)
 {
@@ -448,6 +470,7 @@ int main(void)
 		cmocka_unit_test(test_state_goes_in_and_out),
 		cmocka_unit_test(test_update_by_hand),
 		cmocka_unit_test(test_ties_are_ranked_by_class),
+		cmocka_unit_test(test_nan_is_no_hit),
 		cmocka_unit_test(test_evaluation_is_by_image),
 		cmocka_unit_test(test_refusals),
 	};

@@ -110,10 +110,11 @@ static void features_average(const struct backend_state *state, size_t n, float 
 	}
 }
 
-/* How many logits come before that of `label`: larger ones, and equal ones of a lower index. One that is not a number comes first. */
+/* How many logits come before that of `label`: larger ones, and equal ones of a lower index. One that is not a number comes first, and is
+ * never a hit itself, however few classes there are. */
 static int32_t label_rank(const float *logits, size_t classes, size_t label)
 {
-	int32_t rank = 0;
+	int32_t rank = isnan(logits[label]) ? TOP_COUNT : 0;
 	for (size_t j = 0; j < classes; j++)
 		if (j != label)
 			rank += j < label ? !(logits[j] < logits[label]) : !(logits[j] <= logits[label]);

@@ -117,7 +117,7 @@ static void head_forward_image(void *context, size_t n)
 /* How many logits come before the label's: larger ones, and equal ones of lower index. A NaN is never a hit. */
 static size_t label_rank(const double *logits, size_t classes, size_t label)
 {
-	size_t rank = isnan(logits[label]) ? classes : 0;
+	size_t rank = isnan(logits[label]) ? TOP : 0;
 	for (size_t j = 0; j < classes; j++)
 		rank += logits[j] > logits[label] || (logits[j] == logits[label] && j < label);
 	return rank;
