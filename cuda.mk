@@ -60,6 +60,12 @@ $(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cud
 	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $(LDFLAGS) $$(filter %.o,$$^) $$(filter %.a,$$^) -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
 		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lcmocka $(LDLIBS) -o $$@
 
+# Planning without a driver: cuDNN finds this beside the tests of planning.
+$(CUDA_BUILD)/cuda$(1)/test/libcuda.so.1: test/sim/libcuda_stub.c
+	@mkdir -p $$(@D)
+	$$(call RUN,CC,$$@)$(CC) -std=c17 -O1 $(WARNINGS) -shared -fPIC -Wl,-soname,libcuda.so.1 $$< -o $$@
+$(patsubst %,$(CUDA_BUILD)/cuda$(1)/test/%,test_plan test_plan_sweep): | $(CUDA_BUILD)/cuda$(1)/test/libcuda.so.1
+
 -include $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.d) $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda$(1)/test/%.d)
 endef
 $(foreach flavour,13 12,$(eval $(call cuda_flavour,$(flavour))))

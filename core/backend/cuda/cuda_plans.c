@@ -12,7 +12,7 @@ static struct plan *plan_shared(const struct backend_state *state, const struct 
 {
 	const struct unit *units = state->config.network->units;
 	for (int v = 0; v < u; v++)
-		if (set->plans[work][v] != NULL && units_alike(&units[u], &units[v]))
+		if (set->plans[work][v] != NULL && units_alike((enum unit_work)work, &units[u], &units[v]))
 			return set->plans[work][v];
 	return NULL;
 }

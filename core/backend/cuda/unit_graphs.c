@@ -56,17 +56,6 @@ void unit_convolution(const struct unit *unit, enum element element, struct conv
 	*convolution = c;
 }
 
-bool units_alike(const struct unit *a, const struct unit *b)
-{
-	return a->C == b->C && a->H == b->H && a->W == b->W && a->K == b->K && a->P == b->P && a->Q == b->Q && a->R == b->R && a->S == b->S
-		&& a->stride == b->stride && a->padding == b->padding;
-}
-
-bool units_alike_with_norms(const struct unit *a, const struct unit *b)
-{
-	return units_alike(a, b) && (a->shortcut >= 0) == (b->shortcut >= 0) && a->relu == b->relu;
-}
-
 /* --- tensors ----------------------------------------------------------------------------------------------------------- */
 
 /* What a tensor of a graph is to its unit. */
@@ -193,6 +182,15 @@ static enum form form_of(enum unit_work work, const struct unit *unit, enum elem
 	}
 	MUST(!"a unit's work");
 	return FORWARD;
+}
+
+bool units_alike(enum unit_work work, const struct unit *a, const struct unit *b)
+{
+	if (a->K != b->K || a->P != b->P || a->Q != b->Q)
+		return false;
+	if (work == UNIT_NORM_FORWARD || work == UNIT_NORM_BACKWARD)
+		return a->relu == b->relu && (work == UNIT_NORM_BACKWARD || (a->shortcut >= 0) == (b->shortcut >= 0));
+	return a->C == b->C && a->H == b->H && a->W == b->W && a->R == b->R && a->S == b->S && a->stride == b->stride && a->padding == b->padding;
 }
 
 bool unit_graph_exists(const struct unit *unit, enum unit_work work, enum element element, int capability)

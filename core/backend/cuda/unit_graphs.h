@@ -24,10 +24,6 @@ struct convolution {
 };
 void unit_convolution(const struct unit *unit, enum element element, struct convolution *convolution);
 
-/* Whether two units have one shape, so that a plan of one does for the other. With norms: also whether they add a shortcut and have a ReLU. */
-bool units_alike(const struct unit *a, const struct unit *b);
-bool units_alike_with_norms(const struct unit *a, const struct unit *b);
-
 /* One graph each. z: what the convolution gives and batch norm takes. g: dy where y > 0, else 0 (dy itself without ReLU): what goes to the shortcut. */
 enum unit_work {
 	UNIT_FORWARD,                 /* z = conv(x, w) */
@@ -41,6 +37,9 @@ enum unit_work {
 	UNIT_NORM_BACKWARD,           /* g (with ReLU), dz, dgamma, dbeta */
 	UNIT_WORKS,
 };
+
+/* Whether the two units' graphs are the same, so that one plan does for both. */
+bool units_alike(enum unit_work work, const struct unit *a, const struct unit *b);
 
 /* Whether the unit has that graph, and a GPU of that compute capability × 10 engines for it. */
 bool unit_graph_exists(const struct unit *unit, enum unit_work work, enum element element, int capability);
