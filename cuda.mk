@@ -8,6 +8,7 @@
 # build/asan/cuda13; toolkit and cubins are the same for all.
 
 CUDA := core/backend/cuda
+COMMA := ,
 CUDA_SOURCES := $(wildcard $(CUDA)/*.c)
 CUDA_TESTS := $(wildcard test/cuda/test_*.c)
 # What kernels.cu may include. No compiler's list of dependencies here: NVRTC makes none.
@@ -57,13 +58,14 @@ $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)
 	@rm -f $$@
 	$$(call RUN,AR,$$@)ar rcs $$@ $$^
 $(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a $(LIBRARY)
-	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $(LDFLAGS) $$(filter %.o,$$^) $$(filter %.a,$$^) -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
+	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $$(LDFLAGS) $$(filter %.o,$$^) $$(filter %.a,$$^) -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
 		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lcmocka $(LDLIBS) -o $$@
 
 # Planning without a driver: cuDNN finds this beside the tests of planning.
 $(CUDA_BUILD)/cuda$(1)/test/libcuda.so.1: test/sim/libcuda_stub.c
 	@mkdir -p $$(@D)
 	$$(call RUN,CC,$$@)$(CC) -std=c17 -O1 $(WARNINGS) -shared -fPIC -Wl,-soname,libcuda.so.1 $$< -o $$@
+$(CUDA_BUILD)/cuda$(1)/test/test_plan: LDFLAGS += $(patsubst %,-Wl$(COMMA)--wrap=cudnnBackend%,CreateDescriptor DestroyDescriptor SetAttribute GetAttribute Finalize)
 $(patsubst %,$(CUDA_BUILD)/cuda$(1)/test/%,test_plan test_plan_sweep): | $(CUDA_BUILD)/cuda$(1)/test/libcuda.so.1
 
 -include $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.d) $(CUDA_TESTS:test/cuda/%.c=$(CUDA_BUILD)/cuda$(1)/test/%.d)

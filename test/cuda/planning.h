@@ -21,6 +21,10 @@ static inline void libcuda_stub_load(void)
 	strcpy(strrchr(path, '/') + 1, "libcuda.so.1");
 	if (dlopen(path, RTLD_NOW | RTLD_GLOBAL) == NULL)
 		fail_msg("%s: %s", path, dlerror());
+	/* cuDNN loads the compiler and lets it go, and with it the name by which a search for leaks would know whose they are. */
+	snprintf(path, sizeof path, "libnvrtc.so.%d", CUDA_FLAVOUR);
+	if (dlopen(path, RTLD_NOW | RTLD_NODELETE) == NULL)
+		fail_msg("%s", dlerror());
 }
 
 static inline const struct gpu *gpu_find(const char *name)

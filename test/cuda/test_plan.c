@@ -9,6 +9,56 @@
 
 static struct network cifar, imagenet;
 
+/* --- cuDNN's calls, counted; one of them can fail ---------------------------------------------------------------------- */
+
+static int descriptors, calls, call_that_fails; /* descriptors that are there; call_that_fails 0: none */
+
+static bool fails(void)
+{
+	return ++calls == call_that_fails;
+}
+
+#define WRAP(name, parameters, arguments) \
+	cudnnStatus_t __real_cudnnBackend##name parameters; \
+	cudnnStatus_t __wrap_cudnnBackend##name parameters; \
+	cudnnStatus_t __wrap_cudnnBackend##name parameters \
+	{ \
+		return fails() ? CUDNN_STATUS_INTERNAL_ERROR : __real_cudnnBackend##name arguments; \
+	}
+WRAP(SetAttribute, (cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void *values),
+	(d, name, type, count, values))
+WRAP(GetAttribute, (cudnnBackendDescriptor_t const d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t wanted, int64_t *count,
+	void *values), (d, name, type, wanted, count, values))
+WRAP(Finalize, (cudnnBackendDescriptor_t d), (d))
+
+cudnnStatus_t __real_cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *descriptor);
+cudnnStatus_t __wrap_cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *descriptor);
+cudnnStatus_t __wrap_cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *descriptor)
+{
+	cudnnStatus_t status = fails() ? CUDNN_STATUS_INTERNAL_ERROR : __real_cudnnBackendCreateDescriptor(type, descriptor);
+	descriptors += status == CUDNN_STATUS_SUCCESS;
+	return status;
+}
+
+cudnnStatus_t __real_cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor);
+cudnnStatus_t __wrap_cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor);
+cudnnStatus_t __wrap_cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor)
+{
+	descriptors--;
+	return __real_cudnnBackendDestroyDescriptor(descriptor);
+}
+
+/* After each test. */
+static int none_left(void **state)
+{
+	(void)state;
+	if (descriptors != 0)
+		print_error("%d descriptors are left\n", descriptors);
+	return descriptors != 0;
+}
+
+/* --- choices ----------------------------------------------------------------------------------------------------------- */
+
 static struct graph graph_for(const struct network *network, int unit, enum unit_work work, int n, enum element element)
 {
 	struct graph graph;
@@ -117,6 +167,44 @@ static void test_devices_that_are_none(void **state)
 	assert_null(planner);
 	planner_close(NULL);
 	plan_free(NULL);
+}
+
+/* Whichever call fails: a plan of another engine, or a sentence and no plan; and nothing is left behind. */
+static void test_each_call_can_fail(void **state)
+{
+	(void)state;
+	const struct graph graph = graph_for(&imagenet, 35, UNIT_FORWARD, 32, ELEMENT_FP32);
+	int plans = 0, refusals = 0;
+	for (call_that_fails = 1;; call_that_fails++) {
+		struct planner *planner = NULL;
+		struct plan *plan = NULL;
+		struct planner_config config = {.deterministic = true, .workspace_bytes_max = WORKSPACE_BYTES_MAX};
+		char json[GPU_JSON_BYTES];
+		gpu_json(gpu_find("T4"), json);
+		config.device_json = json;
+		calls = 0;
+		enum status status = planner_open(&config, &planner);
+		if (status == ST_OK)
+			status = plan_build(planner, &graph, &plan);
+		const bool none_failed = calls < call_that_fails;
+		assert_true(status == ST_OK ? plan != NULL : status == ST_DEVICE && plan == NULL && status_message()[0] != 0);
+		if (status == ST_OK) {
+			struct plan_facts facts;
+			plan_facts(plan, &facts);
+			assert_true(facts.deterministic);
+		}
+		plans += status == ST_OK;
+		refusals += status != ST_OK;
+		plan_free(plan);
+		planner_close(planner);
+		if (descriptors != 0)
+			fail_msg("call %d failed, and %d descriptors are left", call_that_fails, descriptors);
+		if (none_failed)
+			break;
+	}
+	call_that_fails = 0;
+	assert_true(plans > 1 && refusals > 1);
+	print_message("%d calls: %d plans, %d refusals\n", calls, plans, refusals);
 }
 
 /* --- kept plans -------------------------------------------------------------------------------------------------------- */
@@ -244,14 +332,15 @@ static void test_nowhere_to_keep(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_a_convolution),
-		cmocka_unit_test(test_runtime_compiled),
-		cmocka_unit_test(test_deterministic),
-		cmocka_unit_test(test_tf32),
-		cmocka_unit_test(test_workspace),
-		cmocka_unit_test(test_what_no_engine_does),
-		cmocka_unit_test(test_graphs_that_cudnn_refuses),
-		cmocka_unit_test(test_devices_that_are_none),
+		cmocka_unit_test_teardown(test_a_convolution, none_left),
+		cmocka_unit_test_teardown(test_runtime_compiled, none_left),
+		cmocka_unit_test_teardown(test_deterministic, none_left),
+		cmocka_unit_test_teardown(test_tf32, none_left),
+		cmocka_unit_test_teardown(test_workspace, none_left),
+		cmocka_unit_test_teardown(test_what_no_engine_does, none_left),
+		cmocka_unit_test_teardown(test_graphs_that_cudnn_refuses, none_left),
+		cmocka_unit_test_teardown(test_devices_that_are_none, none_left),
+		cmocka_unit_test_teardown(test_each_call_can_fail, none_left),
 		SCRATCH_TEST(test_kept),
 		SCRATCH_TEST(test_kept_for_the_same_alone),
 		SCRATCH_TEST(test_damage_is_mended),
@@ -261,5 +350,5 @@ int main(void)
 	libcuda_stub_load();
 	if (network_build(&cifar, STEM_CIFAR, 32, 100) != ST_OK || network_build(&imagenet, STEM_IMAGENET, 32, 100) != ST_OK)
 		return 1;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, none_left);
 }

@@ -241,8 +241,10 @@ static void engine_try(struct search *search, const struct engine *engine)
 static void mode_try(struct search *search, const struct cudnn_graph *graph, cudnnBackendHeurMode_t mode)
 {
 	struct engines engines;
-	if (engines_ask(&search->planner->target, graph, mode, &engines) != ST_OK)
+	if (engines_ask(&search->planner->target, graph, mode, &engines) != ST_OK) {
 		snprintf(search->refused, sizeof search->refused, "%s", status_message());
+		return;
+	}
 	search->offered += engines.count;
 	for (int i = 0; i < engines.count && search->count < search->wanted; i++)
 		engine_try(search, &engines.engines[i]);

@@ -85,6 +85,8 @@ enum status engines_ask(const struct plan_target *target, const struct cudnn_gra
 	if (status == ST_OK)
 		status = results_take(h, engines);
 	descriptor_free(h);
+	if (status != ST_OK)
+		engines_free(engines);
 	return status;
 }
 

@@ -26,6 +26,6 @@ struct engines {
 	int count;
 };
 
-/* What heuristics of that mode offer: at most ENGINES_MAX, perhaps none. `engines` is to be freed, also when it fails. */
+/* What heuristics of that mode offer: at most ENGINES_MAX, perhaps none. When it fails there is nothing to free. */
 enum status engines_ask(const struct plan_target *target, const struct cudnn_graph *graph, cudnnBackendHeurMode_t mode, struct engines *engines);
 void engines_free(struct engines *engines);
