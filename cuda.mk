@@ -91,7 +91,7 @@ SIM_CC = gcc -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fPIC -D_POSIX_C
 
 .PHONY: sim
 SIM_KERNELS := $(if $(shell grep -l lanes.h $(CUDA)/kernels.cu),$(SIM)/kernels_host.o)
-sim: $(SIM)/libcudart.so.13
+sim: $(SIM)/libcudart.so.13 $(SIM)/libnccl.so.2
 
 $(SIM)/%.o: test/sim/%.c cuda.mk build/cuda13/toolkit/source
 	@mkdir -p $(@D)
@@ -110,8 +110,9 @@ $(SIM)/libnccl.so.2: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/nccl
 	$(call RUN,LD,$@)gcc -shared $^ -Wl,-soname,libnccl.so.2 -Wl,-z,now -Wl,-rpath,'$$ORIGIN' -lpthread -o $@
 
 # The simulator's own tests are linked with it.
-$(CUDA_BUILD)/cuda13/test/test_sim: $(CUDA_BUILD)/cuda13/test/test_sim.o $(SIM)/libcudart.so.13
-	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka $(LDLIBS) -o $@
+SIM_TESTS := $(CUDA_BUILD)/cuda13/test/test_sim $(CUDA_BUILD)/cuda13/test/test_sim_nccl
+$(SIM_TESTS): $(CUDA_BUILD)/cuda13/test/%: $(CUDA_BUILD)/cuda13/test/%.o $(SIM)/libcudart.so.13 $(SIM)/libnccl.so.2
+	$(call RUN,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,-rpath,'$$ORIGIN/$(CUDA_TO_TOP)/../sim' -lcmocka -o $@
 
 # cuDNN: products may use fused multiply-adds, as its kernels do.
 $(SIM)/cudnn_convolve.o: SIM_CC += -ffp-contract=fast

@@ -1,124 +1,7 @@
-/* test_sim.c: the simulated runtime and NCCL find what they are there to find, and do right programs no harm.
- *
- * Each scenario runs in a process of its own, forked before any CUDA call, with its own environment; what it printed and how it ended is
- * judged. Wrong programs must be caught under some seed of 40 (or end with a sentence), right ones must be right under every seed. */
-#include "test/sim/sim.h"
+/* test_sim.c: the simulated runtime finds what it is there to find, and does right programs no harm. Method: sim_bed.h. */
+#include "test/cuda/sim_bed.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-enum { SEEDS = 40, VALUES = 64 };
-
-/* --- scenarios ------------------------------------------------------------------------------------------------------------------ */
-
-enum { RIGHT = 0, WRONG = 10, BROKEN = 11 }; /* how a scenario ends: as it should, with wrong numbers, or a call failed that should not */
-
-static struct outcome {
-	int exit, signal; /* signal: 0 when it ended by itself */
-	char text[4000];  /* of stderr */
-} outcome;
-
-/* A call that must succeed. */
-#define GOOD(call) good(call, #call)
-static void good(cudaError_t error, const char *call)
-{
-	if (error) {
-		fprintf(stderr, "%s: %s\n", call, cudaGetErrorString(error));
-		_exit(BROKEN);
-	}
-}
-
-#define SAME(a, b) same((long)(a), (long)(b), #a, __LINE__)
-static void same(long a, long b, const char *what, int line)
-{
-	if (a != b) {
-		fprintf(stderr, "line %d: %s is %ld, not %ld\n", line, what, a, b);
-		_exit(WRONG);
-	}
-}
-
-static void outcome_read(int from)
-{
-	size_t used = 0;
-	ssize_t bytes;
-	while (used + 1 < sizeof outcome.text && (bytes = read(from, outcome.text + used, sizeof outcome.text - 1 - used)) > 0)
-		used += (size_t)bytes;
-	outcome.text[used] = '\0';
-}
-
-/* environment: "A=1 B=2"; seed < 0: none. */
-static void run(int (*scenario)(void), const char *environment, long seed)
-{
-	int ends[2];
-	assert_int_equal(pipe(ends), 0);
-	fflush(NULL);
-	pid_t child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		char words[400], number[24], *rest = words, *value;
-		dup2(ends[1], 2);
-		close(ends[0]);
-		close(ends[1]);
-		snprintf(words, sizeof words, "%s", environment);
-		for (char *word; (word = strtok_r(rest, " ", &rest));)
-			if ((value = strchr(word, '='))) {
-				*value = '\0';
-				setenv(word, value + 1, 1);
-			}
-		snprintf(number, sizeof number, "%ld", seed < 0 ? 1 : seed);
-		setenv("SMELT_SIM_SEED", number, 1);
-		signal(SIGABRT, SIG_DFL);
-		signal(SIGSEGV, SIG_DFL);
-		exit(scenario());
-	}
-	close(ends[1]);
-	outcome_read(ends[0]);
-	close(ends[0]);
-	int status;
-	assert_int_equal(waitpid(child, &status, 0), child);
-	outcome.exit = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-	outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-}
-
-static void run_right(int (*scenario)(void), const char *environment)
-{
-	for (long seed = 0; seed < SEEDS; seed++) {
-		run(scenario, environment, seed);
-		if (outcome.exit != RIGHT)
-			fail_msg("seed %ld: exit %d, signal %d: %s", seed, outcome.exit, outcome.signal, outcome.text);
-	}
-}
-
-static void run_wrong(int (*scenario)(void), const char *environment)
-{
-	int wrong = 0;
-	for (long seed = 0; seed < SEEDS; seed++) {
-		run(scenario, environment, seed);
-		if (outcome.exit != RIGHT && outcome.exit != WRONG)
-			fail_msg("seed %ld: exit %d, signal %d: %s", seed, outcome.exit, outcome.signal, outcome.text);
-		wrong += outcome.exit == WRONG;
-	}
-	if (wrong < 4)
-		fail_msg("the mistake showed under %d of %d seeds", wrong, SEEDS);
-}
-
-/* It ends with this sentence, and not by itself. */
-static void run_caught(int (*scenario)(void), const char *environment, const char *sentence)
-{
-	run(scenario, environment, -1);
-	if (outcome.exit == RIGHT || outcome.exit == WRONG || outcome.exit == BROKEN || !strstr(outcome.text, sentence))
-		fail_msg("expected \"%s\", got exit %d, signal %d: %s", sentence, outcome.exit, outcome.signal, outcome.text);
-}
 
 /* --- a kernel ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -178,20 +61,6 @@ static int judge(const float *device, float expected)
 		if (host[i] != expected)
 			return WRONG;
 	return RIGHT;
-}
-
-static cudaStream_t stream_make(void)
-{
-	cudaStream_t stream;
-	GOOD(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-	return stream;
-}
-
-static cudaEvent_t event_make(void)
-{
-	cudaEvent_t event;
-	GOOD(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-	return event;
 }
 
 /* --- order ---------------------------------------------------------------------------------------------------------------------------- */
@@ -424,16 +293,6 @@ static void memory_has_an_end(void **state)
 }
 
 /* --- capture -------------------------------------------------------------------------------------------------------------------------------- */
-
-static cudaGraphExec_t graph_make(cudaStream_t stream)
-{
-	cudaGraph_t graph;
-	cudaGraphExec_t executable;
-	GOOD(cudaStreamEndCapture(stream, &graph));
-	GOOD(cudaGraphInstantiate(&executable, graph, 0));
-	GOOD(cudaGraphDestroy(graph));
-	return executable;
-}
 
 /* b = a + 1 and c = a + 2 on two streams, then a = b + 3, d = c + 4 (joined or not by the event). */
 static int replays(bool fork)

@@ -188,13 +188,14 @@ static void sim_open(void)
 
 /* --- faults --------------------------------------------------------------------------------------------------------------------- */
 
-int sim_fault(const char *variable, const char *name)
+bool fault_strikes(const char *variable, const char *name)
 {
 	const char *rules = getenv(variable);
 	if (!rules || !*rules)
-		return 0;
+		return false;
 	size_t name_bytes = strlen(name);
-	int count = 0, failed = 0;
+	int count = 0;
+	bool failed = false;
 	for (const char *rule = rules; *rule; rule += strcspn(rule, ","), rule += *rule == ',') {
 		if (strncmp(rule, name, name_bytes) || rule[name_bytes] != ':')
 			continue;
@@ -223,6 +224,14 @@ int sim_fault(const char *variable, const char *name)
 	return failed;
 }
 
+bool sim_fault(const char *variable, const char *name)
+{
+	lock_take();
+	bool strikes = fault_strikes(variable, name);
+	lock_give();
+	return strikes;
+}
+
 /* What a call of that name gives when it is rigged to fail. */
 static cudaError_t fault_error(const char *call)
 {
@@ -243,7 +252,7 @@ cudaError_t call_begin(const char *name)
 		return sim.broken;
 	if (sim.devices[current].error)
 		return sim.devices[current].error;
-	return sim_fault("SMELT_SIM_FAIL", name) ? fault_error(name) : cudaSuccess;
+	return fault_strikes("SMELT_SIM_FAIL", name) ? fault_error(name) : cudaSuccess;
 }
 
 cudaError_t call_begin_unsafe(const char *name)

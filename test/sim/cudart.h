@@ -67,6 +67,7 @@ int devices_count(void);
 /* From now on every call on it gives this error. */
 void device_kill(struct device *device, cudaError_t error);
 uint64_t random_below(uint64_t bound);
+bool fault_strikes(const char *variable, const char *name); /* sim_fault, with the lock held */
 
 /* --- memory (cudart_memory.c) --------------------------------------------------------------------------------------------- */
 

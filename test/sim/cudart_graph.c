@@ -58,7 +58,7 @@ static size_t node_add(struct graph *graph, const struct node *like)
 		memcpy(node->context, like->context, like->context_bytes);
 	}
 	if (node->work.retain)
-		node->work.retain(node->context);
+		node->work.retain(node->context, true);
 	node->before = sim_allocate(like->before_count, sizeof *node->before);
 	if (like->before_count)
 		memcpy(node->before, like->before, like->before_count * sizeof *node->before);
@@ -69,7 +69,7 @@ static void nodes_free(struct graph *graph)
 {
 	for (size_t i = 0; i < graph->nodes_count; i++) {
 		if (graph->nodes[i].work.release)
-			graph->nodes[i].work.release(graph->nodes[i].context);
+			graph->nodes[i].work.release(graph->nodes[i].context, true);
 		free(graph->nodes[i].context);
 		free(graph->nodes[i].before);
 	}

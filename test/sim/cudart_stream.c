@@ -53,7 +53,7 @@ struct item *item_new(struct stream *stream, const struct sim_work *work, const 
 		memcpy(item->context, context, context_bytes);
 	}
 	if (work->retain)
-		work->retain(item->context);
+		work->retain(item->context, false);
 	item_after(item, stream->tail);
 	/* The legacy stream and all others that are not "non-blocking" follow each other. */
 	for (size_t i = 0; i < queue.streams_count && !(stream->flags & cudaStreamNonBlocking); i++) {
@@ -88,7 +88,7 @@ static void item_finish(struct item *item)
 	item->done = true;
 	clock_gettime(CLOCK_MONOTONIC, &item->when);
 	if (item->work.release)
-		item->work.release(item->context);
+		item->work.release(item->context, false);
 	for (size_t i = 0; i < item->after_count; i++) {
 		item_ready(item->after[i]);
 		item_drop(item->after[i]);
@@ -103,12 +103,12 @@ static bool item_fault(struct item *item)
 		return false;
 	char key[80];
 	snprintf(key, sizeof key, "kernel/%s", item->work.name);
-	if (sim_fault("SMELT_SIM_FAIL", key))
+	if (fault_strikes("SMELT_SIM_FAIL", key))
 		device_kill(device_at(item->device), cudaErrorIllegalAddress);
-	if (sim_fault("SMELT_SIM_FAIL", "device"))
+	if (fault_strikes("SMELT_SIM_FAIL", "device"))
 		device_kill(device_at(item->device), cudaErrorECCUncorrectable);
 	snprintf(key, sizeof key, "hang/%s", item->work.name);
-	item->hangs = sim_fault("SMELT_SIM_FAIL", key);
+	item->hangs = fault_strikes("SMELT_SIM_FAIL", key);
 	return item->hangs || device_at(item->device)->error;
 }
 
@@ -185,6 +185,13 @@ void items_run_some(void)
 	uint64_t favourite = favourite_draw();
 	for (uint64_t i = random_below(4); i > 0 && items_run_one(favourite); i--)
 		;
+}
+
+void sim_tick(void)
+{
+	lock_take();
+	items_run_some();
+	lock_give();
 }
 
 void item_start(struct item *item)

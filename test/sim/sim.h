@@ -8,6 +8,7 @@
 #include "core/backend/cuda/kernels_host.h"
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,8 +19,9 @@ enum sim_progress { SIM_DONE, SIM_WAIT };
 struct sim_work {
 	const char *name; /* for messages and for SMELT_SIM_FAIL */
 	enum sim_progress (*run)(void *context);
-	void (*retain)(void *context);  /* a copy of the context was made; may be NULL */
-	void (*release)(void *context); /* a copy goes away, run or not; may be NULL */
+	/* A copy of the context was made, or goes away (run or not): a graph's, or one that waits to run. Both may be NULL. */
+	void (*retain)(void *context, bool in_graph);
+	void (*release)(void *context, bool in_graph);
 };
 
 /* Enqueues work on the stream, or records it when the stream is being captured; each replay gets a fresh copy of the context.
@@ -53,7 +55,10 @@ uint64_t sim_random(void);
 
 /* Is the k-th (from 1) occurrence of this name marked for failure in the environment variable? Each call with a name counts as one. The
  * variable holds rules "NAME:K" or "NAME:K@DEVICE", comma-separated. */
-int sim_fault(const char *variable, const char *name);
+bool sim_fault(const char *variable, const char *name);
+
+/* Runs a few items, or none: time goes by. */
+void sim_tick(void);
 
 /* Adds kernels that cudaLibraryGetKernel finds; the table ends with a NULL name and must stay. Those of the program's own are there already. */
 void sim_kernels_add(const struct host_kernel *kernels);
