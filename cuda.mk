@@ -104,10 +104,10 @@ $(SIM)/kernels_host.o: $(CUDA_KERNELS) cuda.mk
 
 # A program that was linked with NVIDIA's library asks for its versions of symbols, too.
 $(SIM)/libcudart.so.13: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/cudart*.c)) $(SIM_KERNELS) test/sim/cudart.map
-	$(call RUN,LD,$@)gcc -shared $(filter %.o,$^) -Wl,-soname,libcudart.so.13,--version-script,test/sim/cudart.map -Wl,-z,now -lpthread -o $@
+	$(call RUN,LD,$@)gcc -shared $(filter %.o,$^) -Wl,-soname,libcudart.so.13,--version-script,test/sim/cudart.map -Wl,-z,now,-z,defs -lpthread -lm -o $@
 
 $(SIM)/libnccl.so.2: $(patsubst test/sim/%.c,$(SIM)/%.o,$(wildcard test/sim/nccl*.c)) $(SIM)/libcudart.so.13
-	$(call RUN,LD,$@)gcc -shared $^ -Wl,-soname,libnccl.so.2 -Wl,-z,now -Wl,-rpath,'$$ORIGIN' -lpthread -o $@
+	$(call RUN,LD,$@)gcc -shared $^ -Wl,-soname,libnccl.so.2 -Wl,-z,now,-z,defs -Wl,-rpath,'$$ORIGIN' -lpthread -o $@
 
 # The simulator's own tests are linked with it.
 SIM_TESTS := $(CUDA_BUILD)/cuda13/test/test_sim $(CUDA_BUILD)/cuda13/test/test_sim_nccl

@@ -1,7 +1,7 @@
 /* cudart_memory.c: device memory that catches mistakes, and copies.
  *
  * One range of addresses is device memory, never used twice. It is closed (PROT_NONE, or a protection key where the processor has them) but
- * while items run. An allocation ends, up to its alignment, at a closed page; the slack on both sides holds a pattern that is checked after
+ * while items run. Without keys closing walks over all pages; then much memory is closed only one time in sixteen, at random. An allocation ends, up to its alignment, at a closed page; the slack on both sides holds a pattern that is checked after
  * every item. New memory is 0xFF: NaN in every floating-point format. */
 #define _GNU_SOURCE
 #include "test/sim/cudart.h"
@@ -14,7 +14,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 256, POISON = 0xFF, CANARY = 0xC5, PAGE = 4096 };
+enum { ALIGNMENT = 256, POISON = 0xFF, CANARY = 0xC5, PAGE = 4096, CLOSE_ONE_OF = 16 };
+static const size_t much_bytes = (size_t)32 << 20;
 static const size_t range_bytes = (size_t)1 << 40;
 
 /* Device memory, or pinned host memory. */
@@ -29,8 +30,9 @@ static struct {
 	char *base, *next;
 	int key; /* protection key; −1: mprotect */
 	struct allocation *device, *host;
-	size_t device_count, host_count;
+	size_t device_count, host_count, live_bytes;
 	int open;
+	bool left_open;
 	const char *running;
 	struct sigaction fault_before;
 } memory;
@@ -106,7 +108,9 @@ void memory_open(void)
 {
 	if (memory.open++ || !memory.base)
 		return;
-	if (memory.key >= 0)
+	if (memory.left_open)
+		memory.left_open = false;
+	else if (memory.key >= 0)
 		pkey_set(memory.key, 0);
 	else
 		for (size_t i = 0; i < memory.device_count; i++)
@@ -120,6 +124,8 @@ void memory_close(void)
 		return;
 	if (memory.key >= 0)
 		pkey_set(memory.key, PKEY_DISABLE_ACCESS);
+	else if (memory.live_bytes > much_bytes && random_below(CLOSE_ONE_OF))
+		memory.left_open = true;
 	else
 		pages_protect(memory.base, (size_t)(memory.next - memory.base), PROT_NONE);
 }
@@ -189,10 +195,11 @@ static cudaError_t device_allocate(void **pointer, size_t bytes)
 	if (memory.key >= 0) {
 		if (pkey_mprotect(a.pages, a.pages_bytes, PROT_READ | PROT_WRITE, memory.key))
 			sim_abort("pkey_mprotect: %s", strerror(errno));
-	} else if (!memory.open) {
+	} else if (!memory.open && !memory.left_open) {
 		pages_protect(a.pages, a.pages_bytes, PROT_NONE);
 	}
 	device->used_bytes += rounded;
+	memory.live_bytes += pages_bytes;
 	memory.device = sim_grow(memory.device, memory.device_count + 1, sizeof *memory.device);
 	memory.device[memory.device_count++] = a;
 	*pointer = a.block;
@@ -216,6 +223,7 @@ static void allocation_free(struct allocation *a)
 	if (mmap(a->pages, a->pages_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
 		sim_abort("freeing device memory: %s", strerror(errno));
 	device_at(a->device)->used_bytes -= round_up(a->bytes, ALIGNMENT);
+	memory.live_bytes -= a->pages_bytes;
 	a->live = false;
 }
 

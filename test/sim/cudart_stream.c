@@ -173,9 +173,15 @@ cudaError_t item_wait(struct item *item, int device)
 	uint64_t favourite = favourite_draw();
 	if (item)
 		item_hold(item);
+	/* Open once for all items: where there are no protection keys, each opening is a system call an allocation. */
+	memory_open();
 	while (item && !item->done && !device_at(device)->error)
-		if (!items_run_one(favourite))
+		if (!items_run_one(favourite)) {
+			memory_close();
 			lock_pause();
+			memory_open();
+		}
+	memory_close();
 	item_drop(item);
 	return device_at(device)->error;
 }
