@@ -63,6 +63,32 @@ static inline void gradients_check(const struct runner *found, const struct runn
 	free(right);
 }
 
+/* The pool's gradient by its definition from the activations that the backend holds: rounded ones tie where ref's do not, and the first of a tie
+ * gets all. */
+static inline void pool_gradient_check(const struct runner *it, const struct bed *bed, int n, double tolerance)
+{
+	const struct stem_pool *pool = &bed->network.pool;
+	float *x = tensor_copy(it, bed, pool->x, false, n), *dy = tensor_copy(it, bed, pool->y, true, n), *dx = tensor_copy(it, bed, pool->x, true, n);
+	float *wanted = zeros(tensor_floats(bed, pool->x, n), sizeof *wanted);
+	for (int plane = 0, at = 0; plane < n * pool->C; plane++)
+		for (int p = 0; p < pool->P; p++)
+			for (int q = 0; q < pool->Q; q++, at++) {
+				int best = -1;
+				for (int h = 2 * p - 1; h <= 2 * p + 1; h++)
+					for (int w = 2 * q - 1; w <= 2 * q + 1; w++) {
+						int here = (plane * pool->H + h) * pool->W + w;
+						if (h >= 0 && h < pool->H && w >= 0 && w < pool->W && (best < 0 || x[here] > x[best]))
+							best = here;
+					}
+				wanted[best] += dy[at];
+			}
+	check_near(dx, wanted, tensor_floats(bed, pool->x, n), tolerance, "pool's gradient");
+	free(x);
+	free(dy);
+	free(dx);
+	free(wanted);
+}
+
 /* Every unit, the pool and the head of a network, forwards and backwards, fed with ref's own activations and gradients, so that each is judged
  * alone. */
 static inline void units_check(const struct inside *inside, const struct bed *bed, int n)
@@ -124,7 +150,7 @@ static inline void units_check(const struct inside *inside, const struct bed *be
 			inside->put(it.machine.state, network->pool.x, true, NULL);
 			assert_int_equal(backend_ref.pool_backward(ref.machine.state, false), ST_OK);
 			assert_int_equal(backend->pool_backward(it.machine.state, false), ST_OK);
-			tensor_check(&it, &ref, bed, network->pool.x, true, n, 4 * EPSILON + few, "pool's gradient");
+			pool_gradient_check(&it, bed, n, 4 * EPSILON + few);
 		}
 		bool accumulate_shortcut = unit->shortcut >= 0 && reached[unit->shortcut];
 		tensor_hand_over(inside, &ref, &it, bed, unit->y, false, n);
