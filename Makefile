@@ -72,7 +72,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(filter-out test/bench/bench_co
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs clean
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs clean
 
 all: $(PROGRAMS)
 
@@ -198,6 +198,8 @@ test-http: deps-test
 	@test/run http
 test-fuzz: deps-test
 	@test/run fuzz
+test-cuda: deps-test
+	@test/run cuda
 test-long: deps-test
 	@test/run long
 
