@@ -75,7 +75,7 @@ static inline void run(int (*scenario)(void), const char *environment, long seed
 				setenv(word, value + 1, 1);
 			}
 		snprintf(number, sizeof number, "%ld", seed < 0 ? 1 : seed);
-		setenv("SMELT_SIM_SEED", number, 1);
+		setenv("SIM_SEED", number, 1);
 		signal(SIGABRT, SIG_DFL);
 		signal(SIGSEGV, SIG_DFL);
 		exit(scenario());

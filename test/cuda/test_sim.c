@@ -254,7 +254,7 @@ static int pinned_overrun(void)
 static void memory_mistakes_are_caught(void **state)
 {
 	(void)state;
-	static const char *const ways[] = {"", "SMELT_SIM_PKEYS=0"};
+	static const char *const ways[] = {"", "SIM_PKEYS=0"};
 	for (int way = 0; way < 2; way++) {
 		run_right(fresh_memory, ways[way]);
 		run_caught(host_reads, ways[way], "host code touched");
@@ -289,7 +289,7 @@ static int memory_ends(void)
 static void memory_has_an_end(void **state)
 {
 	(void)state;
-	run_right(memory_ends, "SMELT_SIM_MEMORY_MB=64");
+	run_right(memory_ends, "SIM_MEMORY_MB=64");
 }
 
 /* --- capture -------------------------------------------------------------------------------------------------------------------------------- */
@@ -478,8 +478,8 @@ static void handles_have_lifetimes(void **state)
 	run_caught(destroyed_event, "", "was destroyed before");
 	run_caught(unloaded_library, "", "was destroyed before");
 	run_right(bad_launch, "");
-	run_right(no_leaks, "SMELT_SIM_LEAKS=1");
-	run_caught(leaks, "SMELT_SIM_LEAKS=1", "1 allocations of 256 bytes together were not freed");
+	run_right(no_leaks, "SIM_LEAKS=1");
+	run_caught(leaks, "SIM_LEAKS=1", "1 allocations of 256 bytes together were not freed");
 }
 
 static int four_devices(void)
@@ -530,11 +530,11 @@ static int forked_too_late(void)
 static void devices_are_what_the_environment_says(void **state)
 {
 	(void)state;
-	run_right(four_devices, "SMELT_SIM_DEVICES=4 SMELT_SIM_GPU=t4,h100");
-	run_right(no_device, "SMELT_SIM_DEVICES=0");
-	run_right(old_driver, "SMELT_SIM_DRIVER=12080");
+	run_right(four_devices, "SIM_DEVICES=4 SIM_GPU=t4,h100");
+	run_right(no_device, "SIM_DEVICES=0");
+	run_right(old_driver, "SIM_DRIVER=12080");
 	run_right(forked_too_late, "");
-	run_caught(no_device, "SMELT_SIM_GPU=abacus", "abacus");
+	run_caught(no_device, "SIM_GPU=abacus", "abacus");
 }
 
 static int second_malloc_fails(void)
@@ -575,9 +575,9 @@ static int kernel_hangs(void)
 static void faults_are_injected(void **state)
 {
 	(void)state;
-	run_right(second_malloc_fails, "SMELT_SIM_FAIL=cudaFree:1,cudaMalloc:2");
-	run_right(device_dies, "SMELT_SIM_FAIL=kernel/plus:2 SMELT_SIM_EAGER=0");
-	run_right(kernel_hangs, "SMELT_SIM_FAIL=hang/plus:1");
+	run_right(second_malloc_fails, "SIM_FAIL=cudaFree:1,cudaMalloc:2");
+	run_right(device_dies, "SIM_FAIL=kernel/plus:2 SIM_EAGER=0");
+	run_right(kernel_hangs, "SIM_FAIL=hang/plus:1");
 }
 
 int main(void)

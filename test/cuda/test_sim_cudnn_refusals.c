@@ -428,6 +428,6 @@ int main(void)
 		cmocka_unit_test(test_packs),
 		cmocka_unit_test(test_text),
 	};
-	setenv("SMELT_SIM_EAGER", "0", 1); /* work stays queued until somebody waits */
+	setenv("SIM_EAGER", "0", 1); /* work stays queued until somebody waits */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

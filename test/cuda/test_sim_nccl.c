@@ -52,7 +52,7 @@ static int ranks_run(int (*scenario)(void))
 	meeting = mmap(NULL, sizeof *meeting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	for (rank = 0; rank < RANKS; rank++)
 		if (fork() == 0) {
-			setenv("SMELT_SIM_DEVICES", "4", 1);
+			setenv("SIM_DEVICES", "4", 1);
 			exit(scenario());
 		}
 	while (wait(&status) > 0)
@@ -149,11 +149,11 @@ static void four_processes_sum(void **state)
 {
 	(void)state;
 	for (long seed = 0; seed < 6; seed++) {
-		run(sums, "SMELT_SIM_LEAKS=1", seed);
+		run(sums, "SIM_LEAKS=1", seed);
 		if (outcome.exit != RIGHT)
 			fail_msg("seed %ld: exit %d, signal %d: %s", seed, outcome.exit, outcome.signal, outcome.text);
 	}
-	run(halves, "SMELT_SIM_NCCL=delay_ms:3", -1);
+	run(halves, "SIM_NCCL=delay_ms:3", -1);
 	if (outcome.exit != RIGHT)
 		fail_msg("exit %d, signal %d: %s", outcome.exit, outcome.signal, outcome.text);
 }
@@ -262,7 +262,7 @@ static void peers_that_fail_do_not_hang_others(void **state)
 {
 	(void)state;
 	static const struct { int (*scenario)(void); const char *environment; } cases[] = {
-		{death, ""}, {hang, "SMELT_SIM_NCCL=hang:2@1"}, {injected, "SMELT_SIM_NCCL=fail:1@3"}};
+		{death, ""}, {hang, "SIM_NCCL=hang:2@1"}, {injected, "SIM_NCCL=fail:1@3"}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		run(cases[i].scenario, cases[i].environment, -1);
 		if (outcome.exit != RIGHT)

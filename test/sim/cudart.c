@@ -66,7 +66,7 @@ void sim_abort(const char *format, ...)
 	fflush(stdout);
 	fprintf(stderr, "simulated GPU: ");
 	vfprintf(stderr, format, arguments);
-	fprintf(stderr, " (SMELT_SIM_SEED=%llu)\n", (unsigned long long)sim.seed);
+	fprintf(stderr, " (SIM_SEED=%llu)\n", (unsigned long long)sim.seed);
 	va_end(arguments);
 	abort();
 }
@@ -126,7 +126,7 @@ static const struct device_model *model_find(const char *key, size_t bytes)
 	for (size_t i = 0; i < sizeof models / sizeof *models; i++)
 		if (strlen(models[i].key) == bytes && !memcmp(models[i].key, key, bytes))
 			return &models[i];
-	sim_abort("SMELT_SIM_GPU names \"%.*s\", which is not in the table of cudart.c", (int)bytes, key);
+	sim_abort("SIM_GPU names \"%.*s\", which is not in the table of cudart.c", (int)bytes, key);
 }
 
 /* CUDA's state does not survive a fork. */
@@ -138,7 +138,7 @@ static void forked(void)
 
 static void leaks_report(void)
 {
-	if (!sim.opened || sim.forked || variable_number("SMELT_SIM_LEAKS", 0, 0, 1) == 0)
+	if (!sim.opened || sim.forked || variable_number("SIM_LEAKS", 0, 0, 1) == 0)
 		return;
 	static const char *const kinds[] = {"streams", "events", "graphs", "instantiated graphs", "libraries"};
 	size_t live = 0;
@@ -164,11 +164,11 @@ static void sim_open(void)
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
 	uint64_t seed = (uint64_t)now.tv_sec * 1000003 + (uint64_t)now.tv_nsec + (uint64_t)getpid();
-	sim.seed = sim.random = (uint64_t)variable_number("SMELT_SIM_SEED", (long)(seed % 1000000007), 0, 1L << 62);
-	sim.driver = (int)variable_number("SMELT_SIM_DRIVER", CUDART_VERSION, 0, 99990);
-	sim.devices_count = (int)variable_number("SMELT_SIM_DEVICES", 1, 0, DEVICES_MAX);
-	long memory_mb = variable_number("SMELT_SIM_MEMORY_MB", 0, 0, 1 << 20);
-	const char *keys = getenv("SMELT_SIM_GPU");
+	sim.seed = sim.random = (uint64_t)variable_number("SIM_SEED", (long)(seed % 1000000007), 0, 1L << 62);
+	sim.driver = (int)variable_number("SIM_DRIVER", CUDART_VERSION, 0, 99990);
+	sim.devices_count = (int)variable_number("SIM_DEVICES", 1, 0, DEVICES_MAX);
+	long memory_mb = variable_number("SIM_MEMORY_MB", 0, 0, 1 << 20);
+	const char *keys = getenv("SIM_GPU");
 	if (!keys || !*keys)
 		keys = "a100";
 	for (int i = 0; i < sim.devices_count; i++) {
@@ -252,7 +252,7 @@ cudaError_t call_begin(const char *name)
 		return sim.broken;
 	if (sim.devices[current].error)
 		return sim.devices[current].error;
-	return fault_strikes("SMELT_SIM_FAIL", name) ? fault_error(name) : cudaSuccess;
+	return fault_strikes("SIM_FAIL", name) ? fault_error(name) : cudaSuccess;
 }
 
 cudaError_t call_begin_unsafe(const char *name)

@@ -14,7 +14,7 @@ enum { DEVICES_MAX = 16 };
 
 /* --- calls (cudart.c) --------------------------------------------------------------------------------------------------- */
 
-/* Takes the lock, opens the simulator the first time. An error: of a dead device, of a fork, or an injected one (SMELT_SIM_FAIL). */
+/* Takes the lock, opens the simulator the first time. An error: of a dead device, of a fork, or an injected one (SIM_FAIL). */
 cudaError_t call_begin(const char *name);
 /* The same for calls that CUDA forbids while a capture is going on (which then is invalid). */
 cudaError_t call_begin_unsafe(const char *name);

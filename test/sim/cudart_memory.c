@@ -90,7 +90,7 @@ static void range_reserve(void)
 	if (memory.base == MAP_FAILED)
 		sim_abort("cannot reserve %zu bytes of addresses for device memory: %s", range_bytes, strerror(errno));
 	memory.next = memory.base + PAGE;
-	const char *keys = getenv("SMELT_SIM_PKEYS");
+	const char *keys = getenv("SIM_PKEYS");
 	memory.key = keys && !strcmp(keys, "0") ? -1 : pkey_alloc(0, PKEY_DISABLE_ACCESS);
 	struct sigaction action = {.sa_sigaction = fault_handle, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
 	sigaction(SIGSEGV, &action, &memory.fault_before);

@@ -96,19 +96,19 @@ static void item_finish(struct item *item)
 	item->after_count = 0;
 }
 
-/* Faults that SMELT_SIM_FAIL asks for: the device dies while it runs this, or this never ends. */
+/* Faults that SIM_FAIL asks for: the device dies while it runs this, or this never ends. */
 static bool item_fault(struct item *item)
 {
-	if (!getenv("SMELT_SIM_FAIL"))
+	if (!getenv("SIM_FAIL"))
 		return false;
 	char key[80];
 	snprintf(key, sizeof key, "kernel/%s", item->work.name);
-	if (fault_strikes("SMELT_SIM_FAIL", key))
+	if (fault_strikes("SIM_FAIL", key))
 		device_kill(device_at(item->device), cudaErrorIllegalAddress);
-	if (fault_strikes("SMELT_SIM_FAIL", "device"))
+	if (fault_strikes("SIM_FAIL", "device"))
 		device_kill(device_at(item->device), cudaErrorECCUncorrectable);
 	snprintf(key, sizeof key, "hang/%s", item->work.name);
-	item->hangs = fault_strikes("SMELT_SIM_FAIL", key);
+	item->hangs = fault_strikes("SIM_FAIL", key);
 	return item->hangs || device_at(item->device)->error;
 }
 
@@ -206,7 +206,7 @@ void item_start(struct item *item)
 	item_ready(item);
 	item_drop(item);
 	if (queue.eager_percent < 0) {
-		const char *text = getenv("SMELT_SIM_EAGER");
+		const char *text = getenv("SIM_EAGER");
 		queue.eager_percent = text ? atoi(text) : eager_percents[random_below(sizeof eager_percents / sizeof *eager_percents)];
 	}
 	if (queue.eager_percent && random_below(100) < (uint64_t)queue.eager_percent)

@@ -1,7 +1,7 @@
 /* cudnn_descriptors.c: descriptors: made, told attributes, finalised, asked, destroyed.
  *
  * A program holds a handle of a few bytes that is never given back to the allocator, so that the use of a destroyed descriptor is noticed; what
- * the descriptor says is a body that whoever was given it shares. SMELT_SIM_LEAKS=1: descriptors and handles left at the end are named. */
+ * the descriptor says is a body that whoever was given it shares. SIM_LEAKS=1: descriptors and handles left at the end are named. */
 #include "test/sim/cudnn_sim.h"
 #include "test/sim/sim.h"
 
@@ -153,7 +153,7 @@ static void leaks_report(void)
 
 static void leaks_watch(void)
 {
-	const char *wanted = getenv("SMELT_SIM_LEAKS");
+	const char *wanted = getenv("SIM_LEAKS");
 	if (wanted != NULL && strcmp(wanted, "1") == 0)
 		atexit(leaks_report);
 }

@@ -65,7 +65,7 @@ cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
 {
 	if (handle == NULL)
 		return cudnn_refuse(CUDNN_STATUS_BAD_PARAM_NULL_POINTER, "cudnnCreate: no place for the handle");
-	if (sim_fault("SMELT_SIM_FAIL", "cudnnCreate"))
+	if (sim_fault("SIM_FAIL", "cudnnCreate"))
 		return cudnn_refuse(CUDNN_STATUS_NOT_INITIALIZED, "cudnnCreate: a failure that was asked for");
 	struct cudnnContext *made = calloc(1, sizeof *made);
 	int device = 0, count = 0;
@@ -280,7 +280,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
 		cudnn_misuse("cudnnBackendExecute: the handle is of device %d, the current one is %d", handle->device, sim_device());
 	if (run.choice.sm != handle->sm)
 		return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH, "cudnnBackendExecute: the plan is for sm_%d, the device is sm_%d", run.choice.sm, handle->sm);
-	if (sim_fault("SMELT_SIM_FAIL", "cudnnBackendExecute"))
+	if (sim_fault("SIM_FAIL", "cudnnBackendExecute"))
 		return cudnn_refuse(CUDNN_STATUS_EXECUTION_FAILED, "cudnnBackendExecute: a failure that was asked for");
 	CUDNN_TRY(pointers_take(&run, pack));
 	const struct value *workspace = body_value(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE);

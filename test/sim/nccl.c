@@ -73,10 +73,10 @@ static void comm_fail(struct ncclComm *comm, ncclResult_t result, const char *wo
 	pthread_mutex_unlock(&lock);
 }
 
-/* "delay_ms:N" in SMELT_SIM_NCCL: before a communicator is up, and before each sum. */
+/* "delay_ms:N" in SIM_NCCL: before a communicator is up, and before each sum. */
 static void delay(void)
 {
-	const char *rules = getenv("SMELT_SIM_NCCL"), *rule = rules ? strstr(rules, "delay_ms:") : NULL;
+	const char *rules = getenv("SIM_NCCL"), *rule = rules ? strstr(rules, "delay_ms:") : NULL;
 	if (rule)
 		for (long left = strtol(rule + strlen("delay_ms:"), NULL, 10); left > 0; left--)
 			tick();
@@ -220,8 +220,8 @@ static ncclResult_t call_add(ncclComm_t handle, const char *name, const struct o
 	sim_pointer_check(operation->receive, bytes, name);
 	if (comm->calls_count == CALLS_MAX)
 		sim_abort("%s: more than %d calls in a group are not simulated", name, CALLS_MAX);
-	comm->calls[comm->calls_count++] = (struct call){*operation, stream, sim_fault("SMELT_SIM_NCCL", "hang")};
-	if (sim_fault("SMELT_SIM_NCCL", "fail")) {
+	comm->calls[comm->calls_count++] = (struct call){*operation, stream, sim_fault("SIM_NCCL", "hang")};
+	if (sim_fault("SIM_NCCL", "fail")) {
 		comm->calls[comm->calls_count - 1].hangs = true;
 		comm_fail(comm, ncclSystemError, "injected failure of the network");
 	}

@@ -17,7 +17,7 @@ enum sim_progress { SIM_DONE, SIM_WAIT };
 
 /* What kind of work: for static tables. */
 struct sim_work {
-	const char *name; /* for messages and for SMELT_SIM_FAIL */
+	const char *name; /* for messages and for SIM_FAIL */
 	enum sim_progress (*run)(void *context);
 	/* A copy of the context was made, or goes away (run or not): a graph's, or one that waits to run. Both may be NULL. */
 	void (*retain)(void *context, bool in_graph);
@@ -50,7 +50,7 @@ _Noreturn void sim_abort(const char *format, ...) __attribute__((format(printf, 
 /* Which capture the stream is part of; 0: none. */
 cudaError_t sim_capture_id(cudaStream_t stream, unsigned long long *id);
 
-/* Uniform 64 random bits from SMELT_SIM_SEED. */
+/* Uniform 64 random bits from SIM_SEED. */
 uint64_t sim_random(void);
 
 /* Is the k-th (from 1) occurrence of this name marked for failure in the environment variable? Each call with a name counts as one. The
