@@ -176,7 +176,7 @@ enum status compute_tell(const struct compute *compute, int local, unsigned thre
 	if (compute->gpus.count > 0) {
 		log_info("device backend=%s gpu=\"%s\" number=%d bus=%s capability=%d.%d memory_gb=%.1f precision=%s driver=%s cuda=%d.%d cudnn=%d", compute->backend, gpu->name,
 			local, gpu->bus, gpu->capability / 10, gpu->capability % 10, (double)gpu->memory_bytes / 1e9, precision_word(compute->precision),
-			compute->gpus.driver_release, compute->gpus.runtime_version / 1000, compute->gpus.runtime_version % 1000 / 10, compute->gpus.cudnn_version);
+			compute->gpus.driver_release[0] ? compute->gpus.driver_release : "?", compute->gpus.runtime_version / 1000, compute->gpus.runtime_version % 1000 / 10, compute->gpus.cudnn_version);
 		return ST_OK;
 	}
 	TRY(cpu_choose(&cpu));

@@ -7,11 +7,10 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cli"))
 import smelt_job
-import smelt_read
 from smelt_hosts import RUN, expect_close, losses
 from smelt_job import ROOT, Job, expect, expect_equal, expect_match, test
 
-DEVICE = 4
+INTERNAL, DEVICE = 1, 4
 HANG_SECONDS = 120  # only a hang gets there
 FP32 = {**RUN, "epochs": "1", "backend": "cuda", "precision": "fp32", "devices": "1", "deterministic": "true"}
 LONG = {**FP32, "epochs": "500", "devices": "2", "sync_bn": "false", "checkpoint_every_epochs": "0", "peer_timeout_seconds": "8"}
@@ -89,31 +88,29 @@ def dies():
 @test("s6", "out of memory: the batch size and the bytes are named")
 def memory():
     with Job({**LONG, "devices": "1"}) as job:
-        job.run(env=machine(1, SIM_MEMORY_MB="400"), limit=HANG_SECONDS).expect_failure(DEVICE, "memory", "batch_size|images", "MB|GB|bytes")
+        job.run(env=machine(1, SIM_MEMORY_MB="120"), limit=HANG_SECONDS).expect_failure(INTERNAL, "memory", "batches of 32 images", "bytes")
 
 
 @test("s7", "a sum that never ends on one GPU: all end within the time for that, and say so")
 def stall():
-    with Job(LONG) as job:
+    with Job({**LONG, "collective_timeout_seconds": "5"}) as job:
         process = job.start(env=machine(2, SIM_NCCL="hang:9@1"))
-        process.finish(HANG_SECONDS).expect_failure(DEVICE, "NCCL|sum")
+        process.finish(HANG_SECONDS).expect_failure(DEVICE, "no rank has finished a step for 5 s|its GPU has not ended a step for 5 s")
 
 
 @test("s8", "GPUs and CPUs go on from each other's checkpoints")
 def mixed():
-    settings = {**FP32, "epochs": "2", "checkpoint_every_steps": "3"}
+    settings = {**FP32, "epochs": "3", "checkpoint_every_steps": "3"}
     with Job({**settings, "max_steps": "3"}) as job:
         curve = losses(job.run(env=machine(1)).expect_success())
-        job.restart()
-        job.set(max_steps="6", backend="cpu", precision="auto")
-        result = job.run(env=machine(1)).expect_success()
-        expect_match(r"(?i)resumed from", result.out, "the CPU's run")
-        curve += losses(result)
-        job.restart()
-        job.set(max_steps="6", backend="cuda", precision="fp32")
-        expect_equal(len(curve), 6, "steps in all")
-        _, tensors = smelt_read.safetensors(job.path("model/model.safetensors"))
-        expect(len(tensors) > 100, "tensors of the model")
+        for steps, values in (("6", {"backend": "cpu", "precision": "auto"}), ("9", {"backend": "cuda", "precision": "fp32"})):
+            job.restart()
+            job.set(max_steps=steps, **values)
+            result = job.run(env=machine(1)).expect_success()
+            expect_match(r"(?i)resumed from", result.out, f"the run to step {steps}")
+            curve += losses(result)
+        expect_equal(len(curve), 9, "steps in all")
+        expect(sum(curve[6:]) < sum(curve[:3]), f"losses do not fall: {curve}")
 
 
 if __name__ == "__main__":

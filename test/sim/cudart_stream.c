@@ -193,6 +193,14 @@ void items_run_some(void)
 		;
 }
 
+cudaError_t sim_device_error(int device)
+{
+	lock_take();
+	cudaError_t error = device_at(device)->error;
+	lock_give();
+	return error;
+}
+
 void sim_tick(void)
 {
 	lock_take();

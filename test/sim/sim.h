@@ -40,6 +40,8 @@ struct sim_device_info {
 /* The calling thread's current device, and what it is. */
 int sim_device(void);
 void sim_device_info(struct sim_device_info *info);
+/* Why that device is dead; cudaSuccess: it is not. */
+cudaError_t sim_device_error(int device);
 
 /* Aborts, naming `what`, unless [pointer, pointer + bytes) lies inside one live allocation of the current device. 0 bytes: nothing is checked. */
 void sim_pointer_check(const void *pointer, size_t bytes, const char *what);

@@ -2,6 +2,7 @@
 #include "core/backend/cuda/check.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 static int name_length(const char *call)
@@ -9,11 +10,22 @@ static int name_length(const char *call)
 	return (int)strcspn(call, "(");
 }
 
+/* A process has one. cudaGetDevice would not do: it fails, too, when the device is dead. */
+static int status_device = -1;
+
+void cuda_status_device(int device)
+{
+	status_device = device;
+}
+
 enum status cuda_status(cudaError_t error, const char *call)
 {
 	if (error == cudaSuccess)
 		return ST_OK;
-	return FAIL(error == cudaErrorMemoryAllocation ? ST_MEMORY : ST_DEVICE, "%.*s: %s (%s)", name_length(call), call, cudaGetErrorString(error),
+	char where[24] = "";
+	if (status_device >= 0)
+		snprintf(where, sizeof where, "GPU %d: ", status_device);
+	return FAIL(error == cudaErrorMemoryAllocation ? ST_MEMORY : ST_DEVICE, "%s%.*s: %s (%s)", where, name_length(call), call, cudaGetErrorString(error),
 		cudaGetErrorName(error));
 }
 

@@ -9,6 +9,8 @@
 
 /* ST_OK; ST_MEMORY when device or host memory is short, else ST_DEVICE. `call` is the text of a call: what is left of its '(' is named. */
 enum status cuda_status(cudaError_t error, const char *call);
+/* The GPU that sentences name from now on; before anything else is asked of it. */
+void cuda_status_device(int device);
 enum status cudnn_status(cudnnStatus_t error, const char *call);
 
 #define CUDA(call) cuda_status((call), #call)

@@ -23,6 +23,7 @@ enum {
 	MARKS = 64,
 	WATCH_US = 100000,
 	STALL_US = 1000000,     /* a longer time between two looks is a time in which this process did not run */
+	ABORT_S_MAX = 10,        /* an abort on a device that is dead may wait for it for ever */
 	CLOSE_US_MAX = 2000000, /* whoever leaves because of a failure of its own waits so long in vain */
 	SPINS = 200,            /* looks before a wait begins to sleep: a step of this network takes about a millisecond */
 	SLEEP_US = 50,
@@ -41,9 +42,9 @@ struct communicator {
 
 	pthread_t watch;
 	bool watched;
-	pthread_mutex_t lock;         /* the three below */
+	pthread_mutex_t lock;         /* the four below */
 	pthread_cond_t wake;
-	bool closing;
+	bool closing, watch_ended;
 	char sentence[STATUS_MESSAGE_BYTES_MAX];
 	atomic_bool failed;           /* set once, after the sentence */
 };
@@ -239,7 +240,30 @@ static void *watch_run(void *context)
 		communicator_fail(communicator);
 		nccl_abort(communicator);
 	}
+	pthread_mutex_lock(&communicator->lock);
+	communicator->watch_ended = true;
+	pthread_cond_signal(&communicator->wake);
+	pthread_mutex_unlock(&communicator->lock);
 	return NULL;
+}
+
+/* False: it hangs in NCCL and is left to itself, with all that it may touch. */
+static bool watch_stop(struct communicator *communicator)
+{
+	struct timespec until;
+	if (!communicator->watched)
+		return true;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += ABORT_S_MAX;
+	pthread_mutex_lock(&communicator->lock);
+	communicator->closing = true;
+	pthread_cond_signal(&communicator->wake);
+	for (int error = 0; !communicator->watch_ended && error == 0;)
+		error = pthread_cond_timedwait(&communicator->wake, &communicator->lock, &until);
+	bool ended = communicator->watch_ended;
+	pthread_mutex_unlock(&communicator->lock);
+	MUST((ended ? pthread_join(communicator->watch, NULL) : pthread_detach(communicator->watch)) == 0);
+	return ended;
 }
 
 static enum status watch_start(struct communicator *communicator)
@@ -419,12 +443,8 @@ void communicator_close(struct communicator *communicator)
 	if (communicator == NULL)
 		return;
 	snprintf(sentence, sizeof sentence, "%s", status_message());
-	pthread_mutex_lock(&communicator->lock);
-	communicator->closing = true;
-	pthread_cond_signal(&communicator->wake);
-	pthread_mutex_unlock(&communicator->lock);
-	if (communicator->watched)
-		pthread_join(communicator->watch, NULL);
+	if (!watch_stop(communicator))
+		return;
 	connection_end(communicator);
 	for (int i = 0; i < MARKS; i++)
 		if (communicator->marks[i] != NULL)

@@ -230,6 +230,7 @@ static enum status libraries_open(struct backend_state *state)
 
 static enum status state_open(struct backend_state *state)
 {
+	cuda_status_device(state->config.device);
 	CUDA_TRY(cudaSetDevice(state->config.device));
 	TRY(element_choose(state));
 	TRY(streams_open(state));
