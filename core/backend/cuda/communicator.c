@@ -162,6 +162,22 @@ static void nccl_abort(struct communicator *communicator)
 		pthread_mutex_unlock(&communicator->nccl_lock);
 }
 
+/* Says good-bye to the other ranks, if all went well and they are still there. On the watch's thread, or when there is none. */
+static void connection_end(struct communicator *communicator)
+{
+	const struct reduction *reduction = &communicator->reduction;
+	int64_t patience_us = reduction->timeout_us < CLOSE_US_MAX ? reduction->timeout_us : CLOSE_US_MAX;
+	if (communicator->nccl == NULL)
+		return;
+	if (communicator_check(communicator) == ST_OK && reduction->check(reduction->context) == ST_OK
+		&& nccl_settle(communicator, "end", ncclCommFinalize(communicator->nccl), patience_us) == ST_OK) {
+		ncclCommDestroy(communicator->nccl);
+		communicator->nccl = NULL;
+	} else {
+		nccl_abort(communicator);
+	}
+}
+
 /* --- the watch --------------------------------------------------------------------------------------------------------- */
 
 /* Takes marks whose work is done. *progress: one was, or none is left. */
@@ -239,6 +255,8 @@ static void *watch_run(void *context)
 	if (status != ST_OK) {
 		communicator_fail(communicator);
 		nccl_abort(communicator);
+	} else {
+		connection_end(communicator);
 	}
 	pthread_mutex_lock(&communicator->lock);
 	communicator->watch_ended = true;
@@ -247,7 +265,7 @@ static void *watch_run(void *context)
 	return NULL;
 }
 
-/* False: it hangs in NCCL and is left to itself, with all that it may touch. */
+/* The watch ends the connection. False: it hangs in NCCL and is left to itself, with all that it may touch. */
 static bool watch_stop(struct communicator *communicator)
 {
 	struct timespec until;
@@ -423,20 +441,6 @@ done:
 	return status;
 }
 
-/* Says good-bye to the other ranks, if all went well and they are still there. */
-static void connection_end(struct communicator *communicator)
-{
-	const struct reduction *reduction = &communicator->reduction;
-	int64_t patience_us = reduction->timeout_us < CLOSE_US_MAX ? reduction->timeout_us : CLOSE_US_MAX;
-	if (communicator->nccl == NULL)
-		return;
-	if (communicator_check(communicator) == ST_OK && reduction->check(reduction->context) == ST_OK
-		&& nccl_settle(communicator, "end", ncclCommFinalize(communicator->nccl), patience_us) == ST_OK)
-		ncclCommDestroy(communicator->nccl);
-	else
-		nccl_abort(communicator);
-}
-
 void communicator_close(struct communicator *communicator)
 {
 	char sentence[STATUS_MESSAGE_BYTES_MAX]; /* which the caller may be about to report */
@@ -445,7 +449,8 @@ void communicator_close(struct communicator *communicator)
 	snprintf(sentence, sizeof sentence, "%s", status_message());
 	if (!watch_stop(communicator))
 		return;
-	connection_end(communicator);
+	if (!communicator->watched)
+		connection_end(communicator);
 	for (int i = 0; i < MARKS; i++)
 		if (communicator->marks[i] != NULL)
 			cudaEventDestroy(communicator->marks[i]);
