@@ -146,6 +146,24 @@ done:
 	return status;
 }
 
+/* --- the state ------------------------------------------------------------------------------------------------------------------ */
+
+enum status state_alloc(struct training_state *state, const struct params_layout *layout, bool ema)
+{
+	TRY(params_alloc(&state->params, layout));
+	state->momentum = calloc(layout->weights_count, sizeof *state->momentum);
+	if (state->momentum == NULL)
+		return FAIL(ST_MEMORY, "no memory for %zu values of momentum", layout->weights_count);
+	return ema ? params_alloc(&state->ema, layout) : ST_OK;
+}
+
+void state_free(struct training_state *state)
+{
+	params_free(&state->params);
+	params_free(&state->ema);
+	free(state->momentum);
+}
+
 /* --- the tensors ---------------------------------------------------------------------------------------------------------------- */
 
 /* The arenas of a state in file order; without an EMA the file ends before its two. */
@@ -166,9 +184,11 @@ static int sections_count(bool ema)
 	return ema ? 5 : 3;
 }
 
-static float **section_arena(const struct section *section, struct training_state *state)
+static float *section_arena(const struct section *section, const struct training_state *state)
 {
-	return (float **)(void *)((char *)state + section->offset);
+	float *arena;
+	memcpy(&arena, (const char *)state + section->offset, sizeof arena);
+	return arena;
 }
 
 static size_t section_floats(const struct params_layout *layout, const struct section *section)
@@ -207,24 +227,18 @@ static enum status header_write(struct text *text, const struct metadata *metada
 	return ST_OK;
 }
 
-/* What goes into a file besides its header, and the arena by way of which it does. */
+/* What goes into a file besides its header. */
 struct body {
 	const struct params_layout *layout;
-	const struct machine *machine;
+	const struct training_state *state;
 	int sections;
-	float *arena; /* owned; room for the largest section */
 };
 
 static enum status body_append(struct file_writer *writer, const struct body *body)
 {
-	int64_t batches_tracked = 0;
-	for (int s = 0; s < body->sections; s++) {
-		struct training_state one = {0};
-		*section_arena(&sections[s], &one) = body->arena;
-		TRY(body->machine->backend->snapshot(body->machine->state, &one));
-		TRY(file_append(writer, body->arena, section_floats(body->layout, &sections[s]) * sizeof(float)));
-		batches_tracked = one.params.batches_tracked;
-	}
+	int64_t batches_tracked = body->state->params.batches_tracked;
+	for (int s = 0; s < body->sections; s++)
+		TRY(file_append(writer, section_arena(&sections[s], body->state), section_floats(body->layout, &sections[s]) * sizeof(float)));
 	TRY(file_append(writer, &batches_tracked, sizeof batches_tracked));
 	uint32_t crc = writer->crc;
 	return file_append(writer, &crc, sizeof crc);
@@ -334,17 +348,14 @@ static enum status directory_prune(const char *directory, int keep)
 }
 
 enum status checkpoint_write(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
-	const struct position *position, const struct machine *machine, int keep)
+	const struct position *position, const struct training_state *state, int keep)
 {
 	char name[NAME_BYTES], path[4096];
 	struct metadata metadata = {.identity = *identity, .position = *position};
 	struct text header = {.length_max = HEADER_BYTES_MAX};
-	struct body body = {.layout = layout, .machine = machine, .sections = sections_count(identity->ema)};
+	const struct body body = {.layout = layout, .state = state, .sections = sections_count(identity->ema)};
 	enum status status;
 	TRY(directory_make(directory));
-	body.arena = malloc(layout->weights_count * sizeof *body.arena); /* no network has more running statistics than weights */
-	if (body.arena == NULL)
-		return FAIL(ST_MEMORY, "%s: no memory for a copy of %zu weights on their way into a checkpoint", directory, layout->weights_count);
 	snprintf(name, sizeof name, NAME_FORMAT, position->epoch, position->step);
 	TRY_DONE(path_join(path, sizeof path, directory, name));
 	TRY_DONE(header_write(&header, &metadata, layout));
@@ -359,7 +370,6 @@ enum status checkpoint_write(const char *directory, const struct params_layout *
 		status = directory_prune(directory, keep < 1 ? 1 : keep);
 done:
 	text_free(&header);
-	free(body.arena);
 	return status;
 }
 
@@ -461,7 +471,7 @@ static enum status file_load(const char *path, const struct params_layout *layou
 		goto done;
 	}
 	for (int s = 0; s < sections_count(metadata->identity.ema); s++) {
-		float *arena = *section_arena(&sections[s], state);
+		float *arena = section_arena(&sections[s], state);
 		if (arena == NULL) /* an EMA that this run does not keep */
 			break;
 		TRY_DONE(reader_take(&reader, arena, section_floats(layout, &sections[s]) * sizeof(float)));

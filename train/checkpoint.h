@@ -41,12 +41,15 @@ struct run_identity {
 	char settings[8192]; /* settings_fingerprint's text */
 };
 
-/* Writes one checkpoint and then prunes: at most `keep` of our own remain (never fewer than the one just written); one that
+/* Arenas for a whole state, zeros; with an EMA its params too. ST_MEMORY: state_free is still due. */
+enum status state_alloc(struct training_state *state, const struct params_layout *layout, bool ema);
+void state_free(struct training_state *state);
+
+/* Writes one checkpoint of `state` (all arenas that the identity asks for) and then prunes: at most `keep` of our own remain (never fewer than the one just written); one that
  * SageMaker is uploading just now stays. On a full disk older checkpoints are removed and the write is tried once more; ST_DISK if
- * that fails too, and the newest good one is still there. The machine's arenas are copied to the host one after another, so only one
- * of them is there at a time; nothing may train meanwhile. */
+ * that fails too, and the newest good one is still there. Any thread; one at a time for a directory. */
 enum status checkpoint_write(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
-	const struct position *position, const struct machine *machine, int keep);
+	const struct position *position, const struct training_state *state, int keep);
 
 /* Finds the newest whole checkpoint in `directory` and fills position and state (arenas allocated by the caller). Damaged ones are
  * passed over with a warning each. *found is false when there is none. A whole one of another network (stem, classes, image size)

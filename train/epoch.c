@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "train/batch.h"
+#include "train/saver.h"
 #include "train/schedule.h"
 
 #include <inttypes.h>
@@ -30,7 +31,8 @@ struct loop {
 	double reported_seconds;   /* clock at the last [step] line, moved on by pauses that are not training */
 	double epoch_started, epoch_paused; /* clock at the epoch's first step here; seconds of checkpoints since */
 	int64_t epoch_first_step;  /* step at epoch_started */
-	int64_t saved_step;        /* of the newest checkpoint that this process wrote, or −1 */
+	struct saver *saver;       /* rank 0's; NULL elsewhere */
+	int64_t saved_step;        /* of the newest checkpoint that this process gave to the saver, or −1 */
 	int64_t saved_epoch;
 	bool budget_over;          /* max_steps or max_seconds is used up; not kept, so that a larger budget can go on */
 };
@@ -105,7 +107,7 @@ static enum status counters_now(struct loop *loop, struct counters *sums)
 		"a longer warmup_epochs or gradient_clip_norm=1", position->epoch + 1, position->step, lr_at(loop, position->step));
 }
 
-/* A checkpoint of the state, unless there is one of this position already. Collective; rank 0 writes. */
+/* A checkpoint of the state, unless there is one of this position already. Collective; rank 0's saver writes it while training goes on. */
 static enum status state_save(struct loop *loop)
 {
 	struct training *t = loop->t;
@@ -114,13 +116,12 @@ static enum status state_save(struct loop *loop)
 	double started = clock_seconds();
 	TRY(counters_now(loop, &t->position.train));
 	if (t->rank == 0)
-		TRY(checkpoint_write(t->opt_ml->checkpoints, t->layout, &t->identity, &t->position, &t->machine, t->settings->keep_checkpoints));
+		TRY(saver_save(loop->saver, &t->position, &t->machine));
 	loop->saved_step = t->position.step;
 	loop->saved_epoch = t->position.epoch;
 	double pause = clock_seconds() - started;
 	loop->reported_seconds += pause;
 	loop->epoch_paused += pause;
-	log_debug("checkpoint at step %" PRId64 " took %.3f s", t->position.step, pause);
 	return ST_OK;
 }
 
@@ -352,6 +353,7 @@ static enum status epoch_run(struct loop *loop)
 		TRY(budget_used(loop, &used));
 		if (used)
 			break;
+		TRY(saver_check(loop->saver));
 		TRY(control_pass(t->control));
 		TRY(step_run(loop));
 	}
@@ -370,6 +372,10 @@ enum status training_run(struct training *t)
 		status = FAIL(ST_MEMORY, "no memory for the order of %zu images", t->dataset->train.count);
 		goto done;
 	}
+	if (t->rank == 0) {
+		const struct saver_config config = {.directory = t->opt_ml->checkpoints, .layout = t->layout, .identity = &t->identity, .keep = s->keep_checkpoints};
+		TRY_DONE(saver_open(&config, &loop.saver));
+	}
 	/* A checkpoint of a run with a smaller budget may lie at or past this one's end. */
 	if (t->position.epoch >= s->epochs)
 		t->position.finished = true;
@@ -381,7 +387,12 @@ enum status training_run(struct training *t)
 		enum status saved = state_save(&loop);
 		status = saved != ST_OK ? saved : ST_STOPPED;
 	}
+	if (status == ST_OK || status == ST_STOPPED) {
+		enum status written = saver_finish(loop.saver);
+		status = written != ST_OK ? written : status;
+	}
 done:
+	saver_close(loop.saver);
 	free(loop.order);
 	free(loop.samples);
 	return status;

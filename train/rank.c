@@ -33,22 +33,6 @@ static const char *pretrained_path(const struct rank *rank)
 	return channel != NULL ? channel->path : NULL;
 }
 
-static enum status state_alloc(const struct rank *rank, struct training_state *state)
-{
-	TRY(params_alloc(&state->params, &rank->layout));
-	state->momentum = calloc(rank->layout.weights_count, sizeof *state->momentum);
-	if (state->momentum == NULL)
-		return FAIL(ST_MEMORY, "no memory for %zu values of momentum", rank->layout.weights_count);
-	return rank->training.identity.ema ? params_alloc(&state->ema, &rank->layout) : ST_OK;
-}
-
-static void state_free(struct training_state *state)
-{
-	params_free(&state->params);
-	params_free(&state->ema);
-	free(state->momentum);
-}
-
 /* Initial or pretrained weights. */
 static enum status weights_begin(const struct rank *rank, const char *pretrained, struct params *params)
 {
@@ -110,7 +94,7 @@ static enum status state_begin(struct rank *rank, const char *pretrained)
 	enum status status = ST_OK;
 	bool resumed = false;
 	struct training_state state = {0};
-	TRY_DONE(state_alloc(rank, &state));
+	TRY_DONE(state_alloc(&state, &rank->layout, t->identity.ema));
 	if (rank->place->rank == 0)
 		TRY_DONE(state_find(rank, pretrained, &state, &resumed));
 	TRY_DONE(state_share(rank, &state, &resumed));

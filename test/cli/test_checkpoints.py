@@ -128,6 +128,20 @@ def resume_line():
         expect_equal([m["epoch"] for m in result.metrics()], [str(e) for e in range(epoch + 1, 4)], "epochs after the resume")
 
 
+# --- beside the training ------------------------------------------------------------------------------------------------
+
+
+@test("76b", "steps go on while a checkpoint is written; it is told of when it is there; same bits")
+def written_beside():
+    values = {**RUN, "epochs": "1", "log_every_steps": "1"}
+    with Job(values) as job:
+        result = job.run(env=fault_env("write:*-000000002.*:1+:SLOW"), limit=300).expect_success()
+        step = next(i for i, line in enumerate(result.lines) if re.search(r"\[step\].* step=3\b", line))
+        saved = next(i for i, line in enumerate(result.lines) if re.search(r"checkpoint saved .*\bstep=2\b", line))
+        expect(step < saved, f"step 3 waited for the checkpoint of step 2: {result.tail()}")
+        expect_same_end(job, result, values, "a slow disk")
+
+
 # --- damaged ----------------------------------------------------------------------------------------------------------
 
 
