@@ -331,15 +331,19 @@ static bool upload_running(const char *path)
 	return started && access(marker, F_OK) != 0;
 }
 
-/* Removes our oldest checkpoints until at most `keep` remain. A file that is gone already is fine. */
-static enum status directory_prune(const char *directory, int keep)
+/* Removes our oldest checkpoints until at most `keep` remain. Those past `step` go before all others: they are damaged, or of a run
+ * that was begun again, and must not cost this run its own. A file that is gone already is fine. */
+static enum status directory_prune(const char *directory, int64_t step, int keep)
 {
 	struct listing *listing = NULL;
 	TRY(directory_list(directory, &listing));
 	enum status status = ST_OK;
-	for (int i = keep; i < listing->count && status == ST_OK; i++) {
+	int past = 0;
+	while (past < listing->count && listing->entries[past].step > step)
+		past++;
+	for (int order = keep; order < listing->count && status == ST_OK; order++) {
 		char path[4096];
-		status = path_join(path, sizeof path, directory, listing->entries[i].name);
+		status = path_join(path, sizeof path, directory, listing->entries[(past + order) % listing->count].name);
 		if (status == ST_OK && !upload_running(path) && unlink(path) != 0 && errno != ENOENT)
 			status = FAIL(ST_DISK, "%s: an old checkpoint cannot be removed: %s", path, strerror(errno));
 	}
@@ -363,11 +367,11 @@ enum status checkpoint_write(const char *directory, const struct params_layout *
 	if (status == ST_DISK) {
 		/* Room for a new one is worth more than an old one, as long as one good one stays. */
 		log_warning("%s; older checkpoints are removed and the write is tried again", status_message());
-		TRY_DONE(directory_prune(directory, 1));
+		TRY_DONE(directory_prune(directory, position->step, 1));
 		status = file_compose(path, &header, &body);
 	}
 	if (status == ST_OK)
-		status = directory_prune(directory, keep < 1 ? 1 : keep);
+		status = directory_prune(directory, position->step, keep < 1 ? 1 : keep);
 done:
 	text_free(&header);
 	return status;

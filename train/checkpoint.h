@@ -45,9 +45,10 @@ struct run_identity {
 enum status state_alloc(struct training_state *state, const struct params_layout *layout, bool ema);
 void state_free(struct training_state *state);
 
-/* Writes one checkpoint of `state` (all arenas that the identity asks for) and then prunes: at most `keep` of our own remain (never fewer than the one just written); one that
- * SageMaker is uploading just now stays. On a full disk older checkpoints are removed and the write is tried once more; ST_DISK if
- * that fails too, and the newest good one is still there. Any thread; one at a time for a directory. */
+/* Writes one checkpoint of `state` (all arenas that the identity asks for), and then prunes: at most `keep` of our own remain, the one
+ * just written among them; one that SageMaker is uploading just now stays. Those past `position` go first: damaged ones, or of a run
+ * that was begun again. On a full disk older checkpoints are removed and the write is tried once more; ST_DISK if that fails too, and
+ * the one before is still there. Any thread; one at a time for a directory. */
 enum status checkpoint_write(const char *directory, const struct params_layout *layout, const struct run_identity *identity,
 	const struct position *position, const struct training_state *state, int keep);
 

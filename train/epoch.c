@@ -373,7 +373,8 @@ enum status training_run(struct training *t)
 		goto done;
 	}
 	if (t->rank == 0) {
-		const struct saver_config config = {.directory = t->opt_ml->checkpoints, .layout = t->layout, .identity = &t->identity, .keep = s->keep_checkpoints};
+		const struct saver_config config = {.directory = t->opt_ml->checkpoints, .layout = t->layout, .identity = &t->identity,
+			.keep = s->keep_checkpoints};
 		TRY_DONE(saver_open(&config, &loop.saver));
 	}
 	/* A checkpoint of a run with a smaller budget may lie at or past this one's end. */

@@ -3,7 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/comm/own_thread.h"
+#include "core/base/own_thread.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -21,9 +21,9 @@ struct saver {
 	pthread_cond_t changed;
 	/* under the lock */
 	bool busy, ending;
-	enum status status; /* the first failure; it stays */
+	enum status status; /* the first failure; it stays, and nothing is written after it */
 	char message[STATUS_MESSAGE_BYTES_MAX];
-	bool told;
+	bool told; /* saver_close need not */
 };
 
 static enum status copy_write(const struct saver *saver)
@@ -32,8 +32,8 @@ static enum status copy_write(const struct saver *saver)
 	const struct position *position = &saver->position;
 	int64_t started = clock_us();
 	TRY(checkpoint_write(config->directory, config->layout, config->identity, position, &saver->state, config->keep));
-	log_info("checkpoint saved epoch=%" PRId64 " step=%" PRId64 " write_seconds=%.3f snapshot_ms=%.1f waited_ms=%.1f", position->epoch + 1, position->step,
-		(double)(clock_us() - started) * 1e-6, (double)saver->snapshot_us * 1e-3, (double)saver->waited_us * 1e-3);
+	log_info("checkpoint saved epoch=%" PRId64 " step=%" PRId64 " write_seconds=%.3f snapshot_ms=%.1f waited_ms=%.1f", position->epoch + 1,
+		position->step, (double)(clock_us() - started) * 1e-6, (double)saver->snapshot_us * 1e-3, (double)saver->waited_us * 1e-3);
 	return ST_OK;
 }
 

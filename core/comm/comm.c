@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/comm/add.h"
 #include "core/comm/gloo.h"
-#include "core/comm/own_thread.h"
+#include "core/base/own_thread.h"
 
 #include <pthread.h>
 #include <stdbool.h>

@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/comm/frame.h"
 #include "core/comm/member.h"
-#include "core/comm/own_thread.h"
+#include "core/base/own_thread.h"
 #include "core/comm/wire.h"
 
 #include <errno.h>

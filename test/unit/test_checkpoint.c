@@ -138,6 +138,26 @@ static void pruning_keeps_what_it_must(void **context)
 	assert_true(present(f, "ckpt-00001-000000010.safetensors.sagemaker-uploading"));
 }
 
+/* Later steps, damaged or of a run begun again, go first; never the file just written. */
+static void what_lies_ahead_is_pruned_first(void **context)
+{
+	struct fixture *f = *context;
+	touch(f, "ckpt-00009-000000090.safetensors");
+	touch(f, "ckpt-00008-000000080.safetensors");
+	touch(f, "ckpt-00007-000000070.safetensors");
+	assert_int_equal(write_at(f, 1, 10, 3), ST_OK);
+	assert_true(present(f, "ckpt-00001-000000010.safetensors"));
+	assert_false(present(f, "ckpt-00007-000000070.safetensors"));
+	assert_int_equal(write_at(f, 2, 20, 3), ST_OK);
+	assert_int_equal(write_at(f, 3, 30, 3), ST_OK);
+	for (int step = 10; step <= 30; step += 10) {
+		char name[64];
+		snprintf(name, sizeof name, "ckpt-%05d-%09d.safetensors", step / 10, step);
+		assert_true(present(f, name));
+	}
+	assert_false(present(f, "ckpt-00008-000000080.safetensors") || present(f, "ckpt-00009-000000090.safetensors"));
+}
+
 static void other_network_is_refused(void **context)
 {
 	struct fixture *f = *context;
@@ -207,6 +227,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damage_falls_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_damaged_starts_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(pruning_keeps_what_it_must, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_lies_ahead_is_pruned_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_network_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_settings_go_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(ema_may_come_and_go, setup, teardown),

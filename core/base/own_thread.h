@@ -1,4 +1,4 @@
-/* own_thread.h: threads of this room's own. Signals are the business of the threads that were there before: these take none but what a fault of
+/* own_thread.h: threads that a room keeps for itself. Signals are the business of the threads that were there before: these take none but what a fault of
  * their own raises. */
 #pragma once
 

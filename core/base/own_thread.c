@@ -1,5 +1,5 @@
 /* own_thread.c: see own_thread.h. */
-#include "core/comm/own_thread.h"
+#include "core/base/own_thread.h"
 
 #include <signal.h>
 
