@@ -332,7 +332,8 @@ static bool upload_running(const char *path)
 }
 
 /* Removes our oldest checkpoints until at most `keep` remain. Those past `step` go before all others: they are damaged, or of a run
- * that was begun again, and must not cost this run its own. A file that is gone already is fine. */
+ * that was begun again, and must not cost this run its own. A file that is gone already is fine, and so is
+ * a directory of such a name: it is not ours. */
 static enum status directory_prune(const char *directory, int64_t step, int keep)
 {
 	struct listing *listing = NULL;
@@ -344,7 +345,7 @@ static enum status directory_prune(const char *directory, int64_t step, int keep
 	for (int order = keep; order < listing->count && status == ST_OK; order++) {
 		char path[4096];
 		status = path_join(path, sizeof path, directory, listing->entries[(past + order) % listing->count].name);
-		if (status == ST_OK && !upload_running(path) && unlink(path) != 0 && errno != ENOENT)
+		if (status == ST_OK && !upload_running(path) && unlink(path) != 0 && errno != ENOENT && errno != EISDIR)
 			status = FAIL(ST_DISK, "%s: an old checkpoint cannot be removed: %s", path, strerror(errno));
 	}
 	free(listing);

@@ -145,6 +145,9 @@ static void what_lies_ahead_is_pruned_first(void **context)
 	touch(f, "ckpt-00009-000000090.safetensors");
 	touch(f, "ckpt-00008-000000080.safetensors");
 	touch(f, "ckpt-00007-000000070.safetensors");
+	char foreign[600];
+	path_of(f, "ckpt-00006-000000060.safetensors", foreign);
+	assert_int_equal(mkdir(foreign, 0755), 0);
 	assert_int_equal(write_at(f, 1, 10, 3), ST_OK);
 	assert_true(present(f, "ckpt-00001-000000010.safetensors"));
 	assert_false(present(f, "ckpt-00007-000000070.safetensors"));
@@ -156,6 +159,7 @@ static void what_lies_ahead_is_pruned_first(void **context)
 		assert_true(present(f, name));
 	}
 	assert_false(present(f, "ckpt-00008-000000080.safetensors") || present(f, "ckpt-00009-000000090.safetensors"));
+	assert_true(directory_exists(foreign));
 }
 
 static void other_network_is_refused(void **context)
