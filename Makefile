@@ -1,5 +1,6 @@
 # make            build/bin/train
-# make demo       train on a small data set made here (CIFAR100=DIR: on the real one), serve the model and ask it
+# make demo       train on a small data set made here (CIFAR100=DIR: on the real one), serve the model and ask it; DEVICES=4: on four GPUs, or in four
+#                 processes on a CPU; DEVICES=4 SIMULATE=1: on four simulated GPUs
 # make test       everything that must hold; ends with "N passed, N failed"
 # make bench      speed by layer, as a share of this machine's measured peak (PEERS=1: and of training beside PyTorch, fetched from PyPI)
 # make help       the other targets
@@ -180,8 +181,8 @@ $(BIN)/train: core/backend/cuda/host_symbols.list
 demo: deps
 	$(call need_packages,curl)
 	@echo "building (a minute or two the first time)"
-	@$(MAKE) --no-print-directory -s -j$$(nproc) all $(B)/demo_pictures
-	@test/demo/demo $(BIN)/train $(BIN)/serve $(B)/demo_pictures '$(CIFAR100)'
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all $(B)/demo_pictures $(if $(SIMULATE),cuda sim)
+	@DEVICES=$(DEVICES) SIMULATE=$(SIMULATE) EPOCHS=$(EPOCHS) test/demo/demo $(BIN)/train $(BIN)/serve $(B)/demo_pictures '$(CIFAR100)'
 data:
 	@test/demo/data build/data
 

@@ -283,6 +283,8 @@ static void sums_tell(const struct rank *rank)
 	if (rank->comm == NULL || rank->place->rank != 0)
 		return;
 	comm_figures(rank->comm, &figures);
+	if (figures.sums == 0)
+		return; /* devices summed among themselves */
 	log_info("sums count=%" PRIu64 " megabytes_sent=%.1f seconds=%.3f seconds_waited=%.3f", figures.sums, (double)figures.bytes_sent / 1e6, figures.sum_seconds,
 		figures.waited_seconds);
 }
