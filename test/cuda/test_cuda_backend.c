@@ -31,9 +31,9 @@ static void tensor_put(struct backend_state *state, int tensor, bool gradient, c
 
 /* --- units ------------------------------------------------------------------------------------------------------------- */
 
-static void units_of_both_stems(enum precision precision, double storage)
+static void units_of_both_stems(const struct backend *backend, enum precision precision, double storage)
 {
-	const struct inside inside = {.backend = cuda, .put = tensor_put, .storage = storage};
+	const struct inside inside = {.backend = backend, .put = tensor_put, .storage = storage};
 	struct bed bed;
 	bed_open(&bed, STEM_IMAGENET, 32, 0); /* with dead taps, a matrix product of a convolution, 1×1 maps */
 	bed.precision = precision;
@@ -49,25 +49,41 @@ static void units_of_both_stems(enum precision precision, double storage)
 static void test_units_fp32(void **state)
 {
 	(void)state;
-	units_of_both_stems(PRECISION_FP32, 0);
+	units_of_both_stems(cuda, PRECISION_FP32, 0);
 }
 
 static void test_units_tf32(void **state)
 {
 	(void)state;
-	units_of_both_stems(PRECISION_TF32, 0x1p-11);
+	units_of_both_stems(cuda, PRECISION_TF32, 0x1p-11);
 }
 
 static void test_units_fp16(void **state)
 {
 	(void)state;
-	units_of_both_stems(PRECISION_FP16, 0x1p-11);
+	units_of_both_stems(cuda, PRECISION_FP16, 0x1p-11);
+}
+
+static enum status narrow_open(const struct backend_config *config, struct backend_state **state)
+{
+	TRY(cuda->open(config, state));
+	(*state)->weight_gradient = UNIT_WEIGHT_GRADIENT_NARROW;
+	return ST_OK;
+}
+
+/* As on a V100. */
+static void test_units_fp16_narrow(void **state)
+{
+	(void)state;
+	struct backend narrow = *cuda;
+	narrow.open = narrow_open;
+	units_of_both_stems(&narrow, PRECISION_FP16, 0x1p-11);
 }
 
 static void test_units_bf16(void **state)
 {
 	(void)state;
-	units_of_both_stems(PRECISION_BF16, 0x1p-8);
+	units_of_both_stems(cuda, PRECISION_BF16, 0x1p-8);
 }
 
 /* --- whole steps ------------------------------------------------------------------------------------------------------- */
@@ -318,6 +334,7 @@ int main(void)
 		cmocka_unit_test(test_units_fp32),
 		cmocka_unit_test(test_units_tf32),
 		cmocka_unit_test(test_units_fp16),
+		cmocka_unit_test(test_units_fp16_narrow),
 		cmocka_unit_test(test_units_bf16),
 		cmocka_unit_test(test_step_against_ref),
 		cmocka_unit_test(test_recorded_passes_are_exact),

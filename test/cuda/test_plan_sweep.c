@@ -27,11 +27,10 @@ struct sweep {
 	bool done[UNIT_WORKS]; /* a compiled one of that work was planned */
 };
 
-/* Works that need an engine compiled at run time. */
+/* Works that need an engine compiled at run time: more than a second each. */
 static bool is_compiled(enum unit_work work, enum element element)
 {
-	return work == UNIT_INPUT_GRADIENT_ADD || work == UNIT_NORM_FORWARD || work == UNIT_NORM_BACKWARD
-		|| (work == UNIT_WEIGHT_GRADIENT && element != ELEMENT_FP32);
+	return work == UNIT_WEIGHT_GRADIENT && element != ELEMENT_FP32;
 }
 
 static struct plan_facts plan_one(struct planner *planner, const struct gpu *gpu, const struct graph *graph)
@@ -66,10 +65,10 @@ static void graph_plan(struct sweep *sweep, const struct graph *graph)
 	tally->seconds += clock_seconds() - begin;
 }
 
-static bool is_first_of_its_kind(const struct network *network, enum unit_work work, int u)
+static bool is_first_of_its_kind(const struct network *network, int u)
 {
 	for (int v = 0; v < u; v++)
-		if (units_alike(work, &network->units[v], &network->units[u]))
+		if (units_alike(&network->units[v], &network->units[u]))
 			return false;
 	return true;
 }
@@ -80,8 +79,9 @@ static void network_plan(struct sweep *sweep, const struct network *network, int
 		for (int u = 0; u < RESNET_UNITS; u++) {
 			const bool compiled = is_compiled((enum unit_work)work, sweep->element);
 			struct graph graph;
-			if (!unit_graph_exists(&network->units[u], (enum unit_work)work, sweep->element, sweep->gpu->capability)
-				|| !is_first_of_its_kind(network, (enum unit_work)work, u))
+			if ((work == UNIT_INPUT_GRADIENT && network->units[u].x == 0) || !is_first_of_its_kind(network, u))
+				continue;
+			if (work >= UNIT_WEIGHT_GRADIENT && (enum unit_work)work != unit_weight_gradient(sweep->element, sweep->gpu->capability))
 				continue;
 			if (compiled && (whole ? n != 128 : sweep->done[work] || !sweep->compiles))
 				continue;

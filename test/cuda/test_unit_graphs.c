@@ -125,15 +125,11 @@ static void test_image_channels_are_padded(void **state)
 /* --- graphs ------------------------------------------------------------------------------------------------------------ */
 
 /* A place for each member of unit_memory, all different. */
-static char places[32];
+static char places[6];
 static struct unit_memory memory_of_places(void)
 {
 	return (struct unit_memory){
-		.x = &places[0], .w = &places[1], .z = &places[2], .dz = &places[3], .dx = &places[4], .dw = &places[5], .given = &places[6],
-		.shortcut = &places[7], .dy = &places[8], .y = &places[9], .g = &places[10], .mask = &places[11],
-		.gamma = (float *)&places[12], .beta = (float *)&places[16], .running_mean = (float *)&places[20], .running_var = (float *)&places[24],
-		.running_mean_new = (float *)&places[13], .running_var_new = (float *)&places[14], .mean = (float *)&places[15],
-		.inverse_deviation = (float *)&places[17], .dgamma = (float *)&places[18], .dbeta = (float *)&places[19], .share = 0.25f,
+		.x = &places[0], .w = &places[1], .z = &places[2], .dz = &places[3], .dx = &places[4], .dw = &places[5],
 	};
 }
 
@@ -147,7 +143,7 @@ static void made_by(struct made *made, enum unit_work work, const struct unit *u
 {
 	made->memory = memory_of_places();
 	unit_graph(&made->graph, work, unit, 16, element);
-	unit_graph_bind(work, unit, element, &made->memory, made->pointers);
+	unit_graph_bind(work, element, &made->memory, made->pointers);
 	assert_in_range(made->graph.tensors_count, 1, GRAPH_TENSORS_MAX);
 	assert_in_range(made->graph.operations_count, 1, GRAPH_OPERATIONS_MAX);
 	for (int i = 0; i < made->graph.tensors_count; i++)
@@ -189,12 +185,6 @@ static void test_convolution_graphs(void **state)
 	operand_check(&made, first->in[1], made.memory.w, half, 128, 64, 3, 3);
 	operand_check(&made, first->out[0], made.memory.dx, half, 16, 64, 32, 32);
 
-	made_by(&made, UNIT_INPUT_GRADIENT_ADD, unit, half);
-	assert_int_equal(second->kind, GRAPH_ADD);
-	assert_int_equal(second->in[0], first->out[0]);
-	operand_check(&made, second->in[1], made.memory.given, half, 16, 64, 32, 32);
-	operand_check(&made, second->out[0], made.memory.dx, half, 16, 64, 32, 32);
-
 	made_by(&made, UNIT_WEIGHT_GRADIENT, unit, half);
 	assert_int_equal(first->kind, GRAPH_CONVOLUTION_DW);
 	assert_int_equal(second->kind, GRAPH_IDENTITY);
@@ -203,86 +193,12 @@ static void test_convolution_graphs(void **state)
 	operand_check(&made, second->out[0], made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
 	assert_int_equal(second->in[0], first->out[0]);
 
-	made_by(&made, UNIT_WEIGHT_GRADIENT_ELEMENT, unit, half);
+	made_by(&made, UNIT_WEIGHT_GRADIENT_NARROW, unit, half);
 	assert_int_equal(made.graph.operations_count, 1);
 	operand_check(&made, first->out[0], made.memory.dw, half, 128, 64, 3, 3);
 	made_by(&made, UNIT_WEIGHT_GRADIENT, unit, ELEMENT_FP32);
 	assert_int_equal(made.graph.operations_count, 1);
 	operand_check(&made, first->out[0], made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
-}
-
-static void by_value_check(const struct made *made, int number, float wanted)
-{
-	float found;
-	assert_true(made->graph.tensors[number].by_value);
-	memcpy(&found, made->pointers[number], sizeof found);
-	assert_true(found == wanted);
-}
-
-static void norm_forward_check(const struct network *network, const char *name, bool shortcut, bool relu)
-{
-	struct made made;
-	const struct graph_operation *norm = &made.graph.operations[0], *last = &made.graph.operations[1 + shortcut];
-	made_by(&made, UNIT_NORM_FORWARD, unit_named(network, name), ELEMENT_BF16);
-	const struct unit_memory *m = &made.memory;
-	const float *const channels[] = {m->gamma, m->beta, NULL, NULL, m->running_mean, m->running_var};
-	const float *const statistics[] = {m->mean, m->inverse_deviation, m->running_mean_new, m->running_var_new};
-	assert_int_equal(made.graph.operations_count, 1 + shortcut + 2 * relu);
-	assert_int_equal(norm->kind, GRAPH_NORM_FORWARD);
-	operand_check(&made, norm->in[0], m->z, ELEMENT_BF16, 16, 128, 16, 16);
-	for (int i = 0; i < 6; i++)
-		if (channels[i] != NULL)
-			operand_check(&made, norm->in[1 + i], channels[i], ELEMENT_FP32, 1, 128, 1, 1);
-	by_value_check(&made, norm->in[3], (float)NORM_EPSILON);
-	by_value_check(&made, norm->in[4], 0.25f);
-	for (int i = 0; i < 4; i++)
-		operand_check(&made, norm->out[1 + i], statistics[i], ELEMENT_FP32, 1, 128, 1, 1);
-	if (!relu) {
-		operand_check(&made, norm->out[0], m->y, ELEMENT_BF16, 16, 128, 16, 16);
-		return;
-	}
-	if (shortcut) {
-		assert_int_equal(made.graph.operations[1].kind, GRAPH_ADD);
-		operand_check(&made, made.graph.operations[1].in[1], m->shortcut, ELEMENT_BF16, 16, 128, 16, 16);
-	}
-	assert_int_equal(last->kind, GRAPH_RELU);
-	assert_int_equal(last->in[0], last[-1].out[0]);
-	operand_check(&made, last->out[0], m->y, ELEMENT_BF16, 16, 128, 16, 16);
-	assert_int_equal(last[1].kind, GRAPH_GREATER);
-	assert_int_equal(last[1].in[0], last->out[0]);
-	by_value_check(&made, last[1].in[1], 0);
-	operand_check(&made, last[1].out[0], m->mask, ELEMENT_BOOL, 16, 128, 16, 16);
-	assert_int_equal(graph_tensor_bytes(&made.graph.tensors[last[1].out[0]]), 16 * 128 * 16 * 16 / 8);
-}
-
-static void test_norm_graphs(void **state)
-{
-	(void)state;
-	struct network network;
-	struct made made;
-	OK(network_build(&network, STEM_CIFAR, 32, 100));
-	norm_forward_check(&network, "layer2.0.downsample.0", false, false);
-	norm_forward_check(&network, "layer2.0.conv1", false, true);
-	norm_forward_check(&network, "layer2.0.conv2", true, true);
-
-	made_by(&made, UNIT_NORM_BACKWARD, unit_named(&network, "layer2.0.conv2"), ELEMENT_FP16);
-	const struct graph_operation *mask = &made.graph.operations[0], *norm = mask + 1;
-	assert_int_equal(mask->kind, GRAPH_MUL);
-	operand_check(&made, mask->in[0], made.memory.dy, ELEMENT_FP16, 16, 128, 16, 16);
-	operand_check(&made, mask->in[1], made.memory.mask, ELEMENT_BOOL, 16, 128, 16, 16);
-	operand_check(&made, mask->out[0], made.memory.g, ELEMENT_FP16, 16, 128, 16, 16);
-	assert_int_equal(norm->in[0], mask->out[0]);
-	operand_check(&made, norm->in[1], made.memory.z, ELEMENT_FP16, 16, 128, 16, 16);
-	operand_check(&made, norm->in[2], made.memory.mean, ELEMENT_FP32, 1, 128, 1, 1);
-	operand_check(&made, norm->in[3], made.memory.inverse_deviation, ELEMENT_FP32, 1, 128, 1, 1);
-	operand_check(&made, norm->in[4], made.memory.gamma, ELEMENT_FP32, 1, 128, 1, 1);
-	operand_check(&made, norm->out[0], made.memory.dz, ELEMENT_FP16, 16, 128, 16, 16);
-	operand_check(&made, norm->out[1], made.memory.dgamma, ELEMENT_FP32, 1, 128, 1, 1);
-	operand_check(&made, norm->out[2], made.memory.dbeta, ELEMENT_FP32, 1, 128, 1, 1);
-
-	made_by(&made, UNIT_NORM_BACKWARD, unit_named(&network, "layer2.0.downsample.0"), ELEMENT_FP16);
-	assert_int_equal(made.graph.operations_count, 1);
-	operand_check(&made, made.graph.operations[0].in[0], made.memory.dy, ELEMENT_FP16, 16, 128, 16, 16);
 }
 
 /* Units that are alike have the same graph, and only those. */
@@ -303,29 +219,19 @@ static void test_alike_units_have_one_graph(void **state)
 				strcpy(texts[u], text_string(&text));
 				text_free(&text);
 				for (int v = 0; v < u; v++)
-					if (units_alike((enum unit_work)work, &network.units[u], &network.units[v]) && strcmp(texts[u], texts[v]) != 0)
+					if (units_alike(&network.units[u], &network.units[v]) && strcmp(texts[u], texts[v]) != 0)
 						fail_msg("work %d: %s and %s are said to be alike", work, network.units[u].convolution, network.units[v].convolution);
 			}
 		}
 }
 
-static void test_which_gpus_have_which(void **state)
+static void test_which_weight_gradient(void **state)
 {
 	(void)state;
-	struct network network;
-	OK(network_build(&network, STEM_CIFAR, 32, 100));
-	const struct unit *stem = &network.units[0], *other = &network.units[1];
-	assert_false(unit_graph_exists(stem, UNIT_INPUT_GRADIENT, ELEMENT_FP16, 80));
-	assert_false(unit_graph_exists(stem, UNIT_INPUT_GRADIENT_ADD, ELEMENT_FP16, 80));
-	assert_true(unit_graph_exists(other, UNIT_INPUT_GRADIENT, ELEMENT_FP16, 70));
-	assert_false(unit_graph_exists(other, UNIT_INPUT_GRADIENT_ADD, ELEMENT_FP16, 70));
-	assert_true(unit_graph_exists(other, UNIT_WEIGHT_GRADIENT, ELEMENT_FP32, 70));
-	assert_false(unit_graph_exists(other, UNIT_WEIGHT_GRADIENT, ELEMENT_FP16, 70));
-	assert_true(unit_graph_exists(other, UNIT_WEIGHT_GRADIENT, ELEMENT_FP16, 75));
-	assert_true(unit_graph_exists(other, UNIT_WEIGHT_GRADIENT_ELEMENT, ELEMENT_FP16, 70));
-	assert_false(unit_graph_exists(other, UNIT_FORWARD, ELEMENT_BF16, 75));
-	assert_false(unit_graph_exists(other, UNIT_NORM_FORWARD, ELEMENT_FP16, 75));
-	assert_true(unit_graph_exists(other, UNIT_NORM_BACKWARD, ELEMENT_BF16, 80));
+	assert_int_equal(unit_weight_gradient(ELEMENT_FP16, 70), UNIT_WEIGHT_GRADIENT_NARROW);
+	assert_int_equal(unit_weight_gradient(ELEMENT_FP32, 70), UNIT_WEIGHT_GRADIENT);
+	assert_int_equal(unit_weight_gradient(ELEMENT_FP16, 75), UNIT_WEIGHT_GRADIENT);
+	assert_int_equal(unit_weight_gradient(ELEMENT_BF16, 80), UNIT_WEIGHT_GRADIENT);
 }
 
 int main(void)
@@ -335,9 +241,8 @@ int main(void)
 		cmocka_unit_test(test_dead_taps_are_left_out),
 		cmocka_unit_test(test_image_channels_are_padded),
 		cmocka_unit_test(test_convolution_graphs),
-		cmocka_unit_test(test_norm_graphs),
 		cmocka_unit_test(test_alike_units_have_one_graph),
-		cmocka_unit_test(test_which_gpus_have_which),
+		cmocka_unit_test(test_which_weight_gradient),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,14 +15,17 @@ static int unit_channels(const struct backend_state *state, const struct unit *u
 	return unit->x == 0 ? channels_padded(unit->C, state->element) : unit->C;
 }
 
+size_t unit_live_weights(const struct backend_state *state, int u)
+{
+	const struct unit *unit = &state->config.network->units[u];
+	const struct live live = unit_live(unit);
+	return (size_t)unit->K * (size_t)((live.r1 - live.r0) * (live.s1 - live.s0)) * (size_t)unit_channels(state, unit);
+}
+
 /* Live values of a parameter tensor on the device. */
 static size_t param_live(const struct backend_state *state, const struct param *param)
 {
-	if (param->kind != PARAM_CONVOLUTION)
-		return param->count;
-	const struct unit *unit = &state->config.network->units[param->unit];
-	const struct live live = unit_live(unit);
-	return (size_t)unit->K * (size_t)((live.r1 - live.r0) * (live.s1 - live.s0)) * (size_t)unit_channels(state, unit);
+	return param->kind == PARAM_CONVOLUTION ? unit_live_weights(state, param->unit) : param->count;
 }
 
 static bool tap_is_live(const struct live *live, int r, int s)

@@ -93,6 +93,7 @@ static enum status element_choose(struct backend_state *state)
 			precision == PRECISION_BF16 ? "bf16" : "tf32", state->device_name, properties.major, properties.minor);
 	state->element = precision == PRECISION_FP32 || precision == PRECISION_TF32 ? ELEMENT_FP32 : precision == PRECISION_BF16 ? ELEMENT_BF16 : ELEMENT_FP16;
 	state->loss_scaled = state->element == ELEMENT_FP16;
+	state->weight_gradient = unit_weight_gradient(state->element, properties.major * 10 + properties.minor);
 	return ST_OK;
 }
 
@@ -161,7 +162,7 @@ static enum status activations_alloc(struct backend_state *state)
 	const struct network *network = state->config.network;
 	const size_t batch = (size_t)state->config.batch_max;
 	const bool training = state->config.training;
-	size_t largest = 0, partials = 0, channels = 0;
+	size_t largest = 0, partials = 0, channels = 0, values;
 	for (int t = 0; t < network->tensors_count; t++) {
 		const struct tensor_shape *shape = &network->tensors[t];
 		size_t C = (size_t)(t == 0 ? channels_padded(shape->C, state->element) : shape->C), count = batch * (size_t)(shape->H * shape->W) * C;
@@ -170,10 +171,12 @@ static enum status activations_alloc(struct backend_state *state)
 		if (training && t != 0)
 			ALLOC_ELEMENTS(count, state->dy[t]);
 	}
+	values = largest;
 	for (int u = 0; u < RESNET_UNITS; u++) {
 		const struct unit *unit = &network->units[u];
 		size_t K = (size_t)unit->K, pixels = batch * (size_t)(unit->P * unit->Q);
 		channels = size_max(channels, K);
+		values = size_max(values, unit_live_weights(state, u));
 		for (int n = 1; n <= state->config.batch_max; n++)
 			partials = size_max(partials, 2 * K * (size_t)norm_partial_rows((int64_t)n * unit->P * unit->Q, unit->K));
 		ALLOC(4 * K, state->norm[u]);
@@ -183,7 +186,7 @@ static enum status activations_alloc(struct backend_state *state)
 	/* Nothing reads a unit's z again when there is no backward half: one serves all. */
 	for (int u = 1; u < RESNET_UNITS && !training; u++)
 		state->z[u] = state->z[0];
-	ALLOC(largest, state->values);
+	ALLOC(values, state->values);
 	if (!training)
 		return ST_OK;
 	if (network->pool.present)

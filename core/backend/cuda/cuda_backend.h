@@ -33,7 +33,7 @@ enum {
 /* The plans of all units for batches of n images. Units of one shape share a plan. */
 struct plan_set {
 	int n;
-	struct plan *plans[UNIT_WORKS_PLAIN][RESNET_UNITS]; /* owned by the first unit that has it; NULL: not needed, or not yet made */
+	struct plan *plans[UNIT_WORKS][RESNET_UNITS]; /* owned by the first unit that has it; NULL: not needed, or not yet made */
 };
 
 /* A recorded pass. */
@@ -59,6 +59,7 @@ struct backend_state {
 	enum element element;
 	bool loss_scaled; /* fp16 */
 	char device_name[64];
+	enum unit_work weight_gradient; /* which of the two */
 
 	cudaStream_t stream, sums_stream;
 	cudaEvent_t gradients_ready, sums_done, slot_free[GATHER_SLOTS];
@@ -105,7 +106,7 @@ struct backend_state {
 	uint8_t *pool_tap;
 	float *features, *logits, *dlogits;
 	double *loss_rows, *counters, *counters_before;
-	float *values;                       /* fp32 view of a tensor, for reading; as large as the largest */
+	float *values;                       /* as large as the largest tensor: its fp32 view, for reading; a narrow dw, on its way to the gradients */
 	size_t gradients_left;               /* of this batch's, from the first on: not handed over yet */
 	uint16_t *gradients_rounded;         /* as they travel in bf16; NULL: they travel as they are */
 
@@ -123,12 +124,14 @@ extern const struct backend smelt_backend_cuda;
 enum status device_alloc(struct backend_state *state, size_t count, size_t bytes, void **memory);
 /* Waits for all that is enqueued. */
 enum status cuda_sync(struct backend_state *state);
-/* bytes from the device, after all that is enqueued; blocking. */
 /* bytes to the device, in its order; the host may go on using them. */
 enum status device_write(struct backend_state *state, const void *from, size_t bytes, void *to);
+/* bytes from the device, after all that is enqueued; blocking. */
 enum status device_read(struct backend_state *state, const void *from, size_t bytes, void *to);
 
 /* cuda_arena.c */
+/* Values of a unit's convolution that lie on the device: live taps, the image's channels padded. */
+size_t unit_live_weights(const struct backend_state *state, int unit);
 void arena_lay_out(struct backend_state *state);
 enum status arena_ranges(struct backend_state *state);
 enum status cuda_state_write(struct backend_state *state, const struct training_state *from);

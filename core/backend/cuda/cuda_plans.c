@@ -12,22 +12,29 @@ static struct plan *plan_shared(const struct backend_state *state, const struct 
 {
 	const struct unit *units = state->config.network->units;
 	for (int v = 0; v < u; v++)
-		if (set->plans[work][v] != NULL && units_alike((enum unit_work)work, &units[u], &units[v]))
+		if (set->plans[work][v] != NULL && units_alike(&units[u], &units[v]))
 			return set->plans[work][v];
 	return NULL;
+}
+
+static bool work_is_done(const struct backend_state *state, const struct unit *unit, enum unit_work work)
+{
+	if (work == UNIT_INPUT_GRADIENT)
+		return unit->x != 0; /* the image gets none */
+	return work == UNIT_FORWARD || work == state->weight_gradient;
 }
 
 static enum status set_complete(struct backend_state *state, struct plan_set *set)
 {
 	const struct network *network = state->config.network;
 	size_t bytes = state->workspace_bytes;
-	for (int work = 0; work < (state->training ? UNIT_WORKS_PLAIN : UNIT_FORWARD + 1); work++)
+	for (int work = 0; work < (state->training ? UNIT_WORKS : UNIT_FORWARD + 1); work++)
 		for (int u = 0; u < RESNET_UNITS; u++) {
 			struct plan **plan = &set->plans[work][u];
 			const struct unit *unit = &network->units[u];
 			if (*plan == NULL)
 				*plan = plan_shared(state, set, work, u);
-			if (*plan != NULL || (work == UNIT_INPUT_GRADIENT && unit->x == 0))
+			if (*plan != NULL || !work_is_done(state, unit, (enum unit_work)work))
 				continue;
 			struct graph graph;
 			unit_graph(&graph, (enum unit_work)work, unit, set->n, state->element);
@@ -55,7 +62,7 @@ static enum status set_complete(struct backend_state *state, struct plan_set *se
 
 static void set_free(struct plan_set *set)
 {
-	for (int work = 0; work < UNIT_WORKS_PLAIN; work++)
+	for (int work = 0; work < UNIT_WORKS; work++)
 		for (int u = 0; u < RESNET_UNITS; u++) {
 			struct plan *plan = set->plans[work][u];
 			for (int v = u; v < RESNET_UNITS; v++)

@@ -76,7 +76,7 @@ static enum status norm_recall(struct backend_state *state, int u)
 static enum status convolution_run(struct backend_state *state, int u, enum unit_work work, const struct unit_memory *memory)
 {
 	void *pointers[GRAPH_TENSORS_MAX] = {0};
-	unit_graph_bind(work, &state->config.network->units[u], state->element, memory, pointers);
+	unit_graph_bind(work, state->element, memory, pointers);
 	return plan_run(state->plans->plans[work][u], pointers, state->workspace);
 }
 
@@ -158,6 +158,18 @@ static enum status norm_backward(struct backend_state *state, int u, bool accumu
 	return launch_norm_backward_apply(&state->launch, &apply);
 }
 
+static enum status weight_gradient(struct backend_state *state, int u)
+{
+	const struct unit *unit = &state->config.network->units[u];
+	float *dw = state->gradients + state->weight_at[state->config.layout->unit[u].weight];
+	const bool narrow = state->weight_gradient == UNIT_WEIGHT_GRADIENT_NARROW;
+	void *to = narrow ? state->values : dw;
+	TRY(convolution_run(state, u, state->weight_gradient, &(struct unit_memory){.x = state->y[unit->x], .dz = state->dz, .dw = to}));
+	if (!narrow)
+		return ST_OK;
+	return launch_to_float(&state->launch, &(struct convert){.from = to, .to = dw, .count = (int64_t)unit_live_weights(state, u)});
+}
+
 enum status cuda_unit_backward(struct backend_state *state, int u, bool accumulate, bool accumulate_shortcut)
 {
 	const struct unit *unit = &state->config.network->units[u];
@@ -166,8 +178,7 @@ enum status cuda_unit_backward(struct backend_state *state, int u, bool accumula
 	TRY(norm_backward(state, u, accumulate_shortcut));
 	if (state->n == 0)
 		return ST_OK; /* the weights' gradients are zeros since batch_begin */
-	TRY(convolution_run(state, u, UNIT_WEIGHT_GRADIENT, &(struct unit_memory){.x = state->y[unit->x], .dz = state->dz,
-		.dw = state->gradients + state->weight_at[weight]}));
+	TRY(weight_gradient(state, u));
 	if (unit->x == 0)
 		return ST_OK; /* the image gets none */
 	void *dx = accumulate ? state->dx : state->dy[unit->x];

@@ -24,25 +24,20 @@ struct convolution {
 };
 void unit_convolution(const struct unit *unit, enum element element, struct convolution *convolution);
 
-/* One graph each. z: what the convolution gives and batch norm takes. g: dy where y > 0, else 0 (dy itself without ReLU): what goes to the shortcut. */
+/* One graph each. z: what the convolution gives and batch norm takes. */
 enum unit_work {
-	UNIT_FORWARD,                 /* z = conv(x, w) */
-	UNIT_INPUT_GRADIENT,          /* dx, of dz and w */
-	UNIT_WEIGHT_GRADIENT,         /* dw in fp32, of x and dz */
-	UNIT_WORKS_PLAIN,             /* the ones above are enough where our kernels do batch norm */
-
-	UNIT_WEIGHT_GRADIENT_ELEMENT = UNIT_WORKS_PLAIN, /* dw in the activations' element */
-	UNIT_INPUT_GRADIENT_ADD,      /* dx = given + input gradient */
-	UNIT_NORM_FORWARD,            /* y = relu(norm(z) + shortcut), statistics, and (with ReLU) which values passed */
-	UNIT_NORM_BACKWARD,           /* g (with ReLU), dz, dgamma, dbeta */
+	UNIT_FORWARD,                /* z = conv(x, w) */
+	UNIT_INPUT_GRADIENT,         /* dx, of dz and w */
+	UNIT_WEIGHT_GRADIENT,        /* dw in fp32, of x and dz */
+	UNIT_WEIGHT_GRADIENT_NARROW, /* dw as the activations are stored: half precision on a V100 has no engine for the other */
 	UNIT_WORKS,
 };
 
 /* Whether the two units' graphs are the same, so that one plan does for both. */
-bool units_alike(enum unit_work work, const struct unit *a, const struct unit *b);
+bool units_alike(const struct unit *a, const struct unit *b);
 
-/* Whether the unit has that graph, and a GPU of that compute capability × 10 engines for it. */
-bool unit_graph_exists(const struct unit *unit, enum unit_work work, enum element element, int capability);
+/* Which of the two weight gradients a GPU of that compute capability × 10 has engines for. */
+enum unit_work unit_weight_gradient(enum element element, int capability);
 
 /* The graph for n ≥ 1 images. */
 void unit_graph(struct graph *graph, enum unit_work work, const struct unit *unit, int n, enum element element);
@@ -50,17 +45,8 @@ void unit_graph(struct graph *graph, enum unit_work work, const struct unit *uni
 /* Everything that a unit's graphs read and write; a graph looks only at its own. Device memory, aligned to 16 bytes. */
 struct unit_memory {
 	const void *x, *w;
-	void *z, *dz, *dx, *dw;
-	const void *given; /* other memory than dx */
-	/* Batch norm: activations, and (K) floats each. */
-	const void *shortcut, *dy;
-	void *y, *g;
-	void *mask; /* which values of y are > 0: one bit each */
-	const float *gamma, *beta, *running_mean, *running_var;
-	float *running_mean_new, *running_var_new, *mean, *inverse_deviation, *dgamma, *dbeta;
-	float share; /* of this batch in the running statistics */
+	void *z, *dz, *dx, *dw; /* dw: as the work says */
 };
 
-/* pointers[tensor of the graph] for plan_run; they point into `memory` too. */
-void unit_graph_bind(enum unit_work work, const struct unit *unit, enum element element, const struct unit_memory *memory,
-	void *pointers[GRAPH_TENSORS_MAX]);
+/* pointers[tensor of the graph] for plan_run. */
+void unit_graph_bind(enum unit_work work, enum element element, const struct unit_memory *memory, void *pointers[GRAPH_TENSORS_MAX]);
