@@ -60,7 +60,7 @@ endif
 CORE := $(wildcard core/base/*.c core/comm/*.c core/model/*.c core/format/*.c core/kernels/*.c core/backend/*.c core/backend/ref/*.c core/backend/cpu/*.c \
 	core/engine/*.c)
 CORE_CXX := $(wildcard core/comm/*.cc)
-TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/settings/*.c train/data/*.c train/ranks/*.c train/report/*.c))
+TRAIN := $(filter-out train/main.c,$(wildcard train/*.c train/settings/*.c train/data/*.c train/ranks/*.c train/report/*.c train/selftest/*.c))
 SERVE := $(filter-out serve/main.c,$(wildcard serve/*.c serve/decode/*.c))
 PROTO := $(wildcard train/report/*.proto)
 GENERATED := $(PROTO:%.proto=$(B)/gen/%.pb-c.c)

@@ -8,6 +8,7 @@
 #include "train/ranks/failure.h"
 #include "train/ranks/stop.h"
 #include "train/report/metrics.h"
+#include "train/selftest/selftest.h"
 #include "train/settings/settings.h"
 
 #include <stdio.h>
@@ -38,6 +39,7 @@ static enum status print_help(void)
 		"  train --print-config  the settings that the job would have, and where each comes from\n"
 		"  train --summary       the network of those settings: shapes, parameters, multiply-accumulates\n"
 		"  train --metrics       metric definitions for the SageMaker API, as JSON\n"
+		"  train --selftest      this machine's GPUs against its CPU, and how fast they are: a report to send\n"
 		"  train --version\n\n"
 		"Exit codes: 0 done or stopped cleanly, 1 internal error, 2 settings, 3 data, 4 device or peer, 5 disk.\n\n");
 	return text_print(&text, status == ST_OK ? settings_help(&text) : status);
@@ -75,7 +77,7 @@ static const struct {
 	enum status (*print)(void);
 } prints[] = {
 	{"--help", print_help}, {"-h", print_help}, {"--version", print_version}, {"--print-config", print_config}, {"--summary", print_summary},
-	{"--metrics", print_metrics},
+	{"--metrics", print_metrics}, {"--selftest", selftest_run},
 };
 
 /* Runs what one of the table's options asks for. False: no such option is given. */

@@ -194,6 +194,9 @@ struct backend {
 	enum status (*logits_read)(struct backend_state *state, float *logits);
 	enum status (*gradients_read)(struct backend_state *state, float *gradients);
 	enum status (*tensor_read)(struct backend_state *state, int tensor, bool gradient, float *values);
+	/* Puts values into an activation of the batch begun, or into its gradient. NULL where the backend is no device's: it is how a device's units are
+	 * judged one by one (train/selftest). */
+	enum status (*tensor_write)(struct backend_state *state, int tensor, bool gradient, const float *values);
 
 	enum status (*sync)(struct backend_state *state);
 };

@@ -13,20 +13,11 @@ static const struct backend *const cuda = &smelt_backend_cuda;
 static void tensor_put(struct backend_state *state, int tensor, bool gradient, const float *values)
 {
 	const struct tensor_shape *shape = &state->config.network->tensors[tensor];
-	const size_t pixels = (size_t)(shape->H * shape->W), C = (size_t)shape->C, count = (size_t)state->n * pixels * C;
-	struct update_control control;
-	assert_true(tensor != 0);
-	assert_int_equal(device_read(state, state->control, sizeof control, &control), ST_OK);
-	float *inside = zeros(count, sizeof *inside);
-	for (size_t n = 0, at = 0; n < (size_t)state->n; n++)
-		for (size_t c = 0; c < C; c++)
-			for (size_t pixel = 0; pixel < pixels; pixel++, at++)
-				inside[(n * pixels + pixel) * C + c] = values == NULL ? NAN : values[at] * (gradient ? control.loss_scale : 1);
-	assert_int_equal(device_write(state, inside, count * sizeof *inside, state->values), ST_OK);
-	const struct convert convert = {.from = state->values, .to = gradient ? state->dy[tensor] : state->y[tensor], .count = (int64_t)count};
-	assert_int_equal(launch_from_float(&state->launch, &convert), ST_OK);
-	assert_int_equal(cuda_sync(state), ST_OK);
-	free(inside);
+	const size_t count = (size_t)(state->n * shape->H * shape->W * shape->C);
+	float *unwritten = zeros(count, sizeof *unwritten);
+	fill(unwritten, count, NAN);
+	assert_int_equal(cuda_tensor_write(state, tensor, gradient, values != NULL ? values : unwritten), ST_OK);
+	free(unwritten);
 }
 
 /* --- units ------------------------------------------------------------------------------------------------------------- */

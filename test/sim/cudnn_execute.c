@@ -110,6 +110,7 @@ struct run {
 	void *pointers[PROGRAM_TENSORS_MAX];
 	float scalars[PROGRAM_TENSORS_MAX];
 	void *workspace;
+	bool wrong; /* as asked for: it computes something else */
 };
 
 static bool convolution_run(const struct choice *choice, const struct program_operation *operation, float *const values[])
@@ -147,6 +148,14 @@ static bool operation_run(const struct choice *choice, const struct program_oper
 	}
 }
 
+/* As a broken engine might: every second value with the wrong sign. */
+static float *values_spoil(float *values, int64_t count)
+{
+	for (int64_t i = 0; i < count; i += 2)
+		values[i] = -values[i];
+	return values;
+}
+
 static enum sim_progress run_item(void *context)
 {
 	const struct run *run = context;
@@ -180,7 +189,7 @@ static enum sim_progress run_item(void *context)
 	for (int i = 0; i < program->tensors_count; i++) {
 		const struct program_tensor *tensor = &program->tensors[i];
 		if (tensor->producer >= 0 && !tensor->is_virtual)
-			elements_store(tensor->type, values[i], tensor_elements(tensor), run->pointers[i]);
+			elements_store(tensor->type, run->wrong ? values_spoil(values[i], tensor_elements(tensor)) : values[i], tensor_elements(tensor), run->pointers[i]);
 		free(values[i]);
 	}
 	return SIM_DONE;
@@ -282,6 +291,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
 		return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH, "cudnnBackendExecute: the plan is for sm_%d, the device is sm_%d", run.choice.sm, handle->sm);
 	if (sim_fault("SIM_FAIL", "cudnnBackendExecute"))
 		return cudnn_refuse(CUDNN_STATUS_EXECUTION_FAILED, "cudnnBackendExecute: a failure that was asked for");
+	run.wrong = sim_fault("SIM_WRONG", "cudnnBackendExecute");
 	CUDNN_TRY(pointers_take(&run, pack));
 	const struct value *workspace = body_value(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
 	run.workspace = workspace == NULL ? NULL : *(void **)workspace->data;

@@ -272,3 +272,24 @@ enum status cuda_tensor_read(struct backend_state *state, int tensor, bool gradi
 	free(inside);
 	return status;
 }
+
+enum status cuda_tensor_write(struct backend_state *state, int tensor, bool gradient, const float *values)
+{
+	const struct tensor_shape *shape = &state->config.network->tensors[tensor];
+	size_t pixels = (size_t)shape->H * (size_t)shape->W, C = (size_t)shape->C, count = (size_t)state->n * pixels * C;
+	void *to = gradient ? state->dy[tensor] : state->y[tensor];
+	float scale = 1;
+	MUST(to != NULL && tensor != 0); /* the image has channels that no one sees */
+	if (gradient)
+		TRY(loss_scale_read(state, &scale));
+	float *inside = malloc(count * sizeof *inside);
+	if (inside == NULL)
+		return FAIL(ST_MEMORY, "cuda backend: no memory for %zu values of a tensor", count);
+	for (size_t n = 0; n < (size_t)state->n; n++)
+		for (size_t c = 0; c < C; c++)
+			for (size_t pixel = 0; pixel < pixels; pixel++)
+				inside[(n * pixels + pixel) * C + c] = *values++ * scale;
+	enum status status = device_write(state, inside, count * sizeof *inside, state->values);
+	free(inside);
+	return status == ST_OK ? launch_from_float(&state->launch, &(struct convert){.from = state->values, .to = to, .count = (int64_t)count}) : status;
+}

@@ -376,5 +376,6 @@ const struct backend smelt_backend_cuda = {
 	.logits_read = cuda_logits_read,
 	.gradients_read = cuda_gradients_read,
 	.tensor_read = cuda_tensor_read,
+	.tensor_write = cuda_tensor_write,
 	.sync = cuda_sync,
 };

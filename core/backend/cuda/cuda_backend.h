@@ -138,6 +138,7 @@ enum status cuda_state_write(struct backend_state *state, const struct training_
 enum status cuda_snapshot(struct backend_state *state, struct training_state *to);
 enum status cuda_gradients_read(struct backend_state *state, float *gradients);
 enum status cuda_tensor_read(struct backend_state *state, int tensor, bool gradient, float *values);
+enum status cuda_tensor_write(struct backend_state *state, int tensor, bool gradient, const float *values);
 
 /* cuda_gather.c */
 enum status cuda_batch_gather(struct backend_state *state, const struct images *images, const struct sample *samples, float label_smoothing);
