@@ -82,6 +82,13 @@ $(CUDA_BUILD)/cuda13/test/test_cost: $(COST)
 .PHONY: cost
 cost: $(CUDA_BUILD)/cuda13/test/test_cost
 	@SMELT_README=write $<
+.PHONY: graphs plans plans12
+graphs: $(CUDA_BUILD)/cuda13/test/test_unit_graphs
+	@SMELT_README=write $<
+plans: $(CUDA_BUILD)/cuda13/test/test_plan_sweep
+	@SMELT_README=write $< whole
+plans12: $(CUDA_BUILD)/cuda12/test/test_plan_sweep
+	@SMELT_README=write $< whole
 
 # --- simulator: test/sim, NVIDIA's libraries as programs on the CPU ---------------------------------------------------------
 # For LD_LIBRARY_PATH=build/sim. Compiled one way for all variants.

@@ -94,6 +94,19 @@ def unfit():
         expect_match(r"does not fit: no libnvrtc-builtins.so.13.\*", result.stdout, "reason")
 
 
+@test("c2b", "where only installed toolkits are asked for, none is fetched: exit code 3 and the reason")
+def installed_only():
+    with tempfile.TemporaryDirectory() as folder:
+        toolkit(os.path.join(folder, "cuda"))
+        # Of the other flavour, which this machine's own toolkit is not, either, or is: then there is nothing to see.
+        result = fetch(folder, "12", os.path.join(folder, "out"), SMELT_CUDA_TOOLKIT="installed", CUDA_HOME=os.path.join(folder, "cuda"))
+        if result.returncode == 0:
+            raise Skip("CUDA 12 is installed here")
+        expect_equal(result.returncode, 3, "exit code")
+        expect("pip" not in sentence(result), "it tried to fetch")
+        expect(not os.path.exists(os.path.join(folder, "out")) and not os.path.exists(os.path.join(folder, "wheels")), "something was made")
+
+
 @test("c3", "V100's flavour refuses a newer cuDNN, which has nothing for it")
 def volta():
     with tempfile.TemporaryDirectory() as folder:

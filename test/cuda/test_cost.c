@@ -3,10 +3,10 @@
  * Method: the launches of jobs of both stems (test/cuda/cost) against sums made here from the network table alone; times of launches made by hand.
  * With SMELT_README=write (make cost) the tables are written instead of compared. */
 #include "core/backend/cuda/unit_graphs.h"
-#include "core/base/file.h"
 #include "core/model/params.h"
 #include "test/cuda/cost/roofline.h"
 #include "test/cuda/cost/tables.h"
+#include "test/unit/readme_section.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -307,32 +307,14 @@ static void test_every_gpu(void **state)
 
 /* --- the README ------------------------------------------------------------------------------------------------------- */
 
-#define README "core/backend/cuda/README.md"
-
 static void test_the_readme_is_true(void **state)
 {
 	(void)state;
-	static const char opening[] = "<!-- cost: written by `make cost` -->\n", closing[] = "<!-- end cost -->\n";
-	const char *mode = getenv("SMELT_README");
-	uint8_t *bytes = NULL;
-	size_t count = 0;
 	struct text made = {0};
-	assert_int_equal(file_read(README, (size_t)1 << 22, &bytes, &count), ST_OK);
-	const char *readme = (const char *)bytes, *start = strstr(readme, opening), *end = strstr(readme, closing);
-	if (start == NULL || end == NULL || end < start)
-		fail_msg(README " lacks the lines %s%s", opening, closing);
-	start += strlen(opening);
-	assert_int_equal(text_add_bytes(&made, readme, (size_t)(start - readme)), ST_OK);
 	if (cost_markdown(&made) != ST_OK)
 		fail_msg("%s", status_message());
-	assert_int_equal(text_add(&made, end), ST_OK);
-	bool same = made.length == count && memcmp(made.data, bytes, count) == 0;
-	if (mode != NULL && strcmp(mode, "write") == 0)
-		assert_int_equal(file_write(README, made.data, made.length), ST_OK);
-	else if (!same)
-		fail_msg(README ": the cost of a step is not what the program says: run make cost");
+	readme_section_check("core/backend/cuda/README.md", "cost", "make cost", text_string(&made));
 	text_free(&made);
-	free(bytes);
 }
 
 int main(void)

@@ -2,6 +2,7 @@
  * the network table says, with all taps, and as unit_convolution says, on the same bytes with live taps alone; outputs are equal. The graphs' tensors
  * and what is bound to them are held against the list of operands in graph.h. */
 #include "core/backend/cuda/unit_graphs.h"
+#include "test/unit/readme_section.h"
 #include "test/unit/scratch.h"
 
 enum { CHANNELS = 3, FILTERS = 2 }; /* per unit here: the geometry is what is tested */
@@ -234,6 +235,35 @@ static void test_which_weight_gradient(void **state)
 	assert_int_equal(unit_weight_gradient(ELEMENT_BF16, 80), UNIT_WEIGHT_GRADIENT);
 }
 
+/* One unit on its way, for the backend's README. */
+static void test_the_readme_is_true(void **state)
+{
+	(void)state;
+	static const char *const works[UNIT_WORKS] = {[UNIT_FORWARD] = "UNIT_FORWARD", [UNIT_INPUT_GRADIENT] = "UNIT_INPUT_GRADIENT",
+		[UNIT_WEIGHT_GRADIENT] = "UNIT_WEIGHT_GRADIENT", [UNIT_WEIGHT_GRADIENT_NARROW] = "UNIT_WEIGHT_GRADIENT_NARROW"};
+	struct network network;
+	struct convolution c;
+	struct text text = {0};
+	OK(network_build(&network, STEM_IMAGENET, 32, 100));
+	const struct unit *u = unit_named(&network, "layer4.0.conv1");
+	const struct live live = unit_live(u);
+	unit_convolution(u, ELEMENT_FP16, &c);
+	OK(text_printf(&text, "```\nnetwork->units, resnet.c      %s: x (%d, %d, %d), %d × %d taps, stride %d, padding %d, y (%d, %d, %d)\n", u->convolution, u->C, u->H, u->W,
+		u->R, u->S, u->stride, u->padding, u->K, u->P, u->Q));
+	OK(text_printf(&text, "unit_live, resnet.c           rows %d to %d and columns %d to %d of the taps ever meet a pixel\n", live.r0, live.r1 - 1, live.s0, live.s1 - 1));
+	OK(text_printf(&text, "unit_convolution              the same bytes as x (%d, %d, %d), %d × %d taps, stride %d, padding %d %d %d %d, y (%d, %d, %d)\n", c.C, c.H, c.W, c.R, c.S,
+		c.stride, c.pad_top, c.pad_left, c.pad_bottom, c.pad_right, c.K, c.P, c.Q));
+	for (int work = 0; work < UNIT_WORKS; work++) {
+		struct graph graph;
+		unit_graph(&graph, (enum unit_work)work, u, 128, ELEMENT_FP16);
+		OK(text_printf(&text, "unit_graph %s: \"%s\"\n", works[work], graph.name));
+		OK(graph_print(&graph, &text));
+	}
+	OK(text_add(&text, "```\n"));
+	readme_section_check("core/backend/cuda/README.md", "a unit", "make graphs", text_string(&text));
+	text_free(&text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -243,6 +273,7 @@ int main(void)
 		cmocka_unit_test(test_convolution_graphs),
 		cmocka_unit_test(test_alike_units_have_one_graph),
 		cmocka_unit_test(test_which_weight_gradient),
+		cmocka_unit_test(test_the_readme_is_true),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
