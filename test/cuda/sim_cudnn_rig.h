@@ -35,7 +35,6 @@ static inline double element_rounded(enum element element, double value)
 	switch (element) {
 	case ELEMENT_FP16: return fabs(value) >= 65520 ? copysign((double)INFINITY, value) : rounded(value, 10, -24);
 	case ELEMENT_BF16: return rounded(value, 7, -133);
-	case ELEMENT_BOOL: return value != 0;
 	default: return (double)(float)value;
 	}
 }
@@ -68,8 +67,6 @@ static inline void element_encode(enum element element, double value, unsigned c
 			word = (uint16_t)(((exponent + 14) << 10) + (int)ldexp(2 * fraction - 1, 10));
 		word |= sign;
 		memcpy(memory + 2 * at, &word, sizeof word);
-	} else if (value != 0) {
-		memory[at / 8] |= (unsigned char)(1 << at % 8);
 	}
 }
 
@@ -78,8 +75,6 @@ static inline double element_decode(enum element element, const unsigned char *m
 	uint16_t word = 0;
 	uint32_t bits;
 	float single;
-	if (element == ELEMENT_BOOL)
-		return memory[at / 8] >> at % 8 & 1;
 	if (element == ELEMENT_FP32) {
 		memcpy(&single, memory + 4 * at, sizeof single);
 		return (double)single;
@@ -102,7 +97,6 @@ struct bench {
 	struct graph graph;
 	double *values[GRAPH_TENSORS_MAX]; /* (N, H, W, C), such as the element can hold */
 	void *memory[GRAPH_TENSORS_MAX];
-	float scalars[GRAPH_TENSORS_MAX];
 };
 
 static inline size_t values_count(const struct graph_tensor *tensor)
@@ -126,22 +120,14 @@ static inline int bench_virtual(struct bench *bench, int64_t n, int64_t c, int64
 	return number;
 }
 
-static inline int bench_scalar(struct bench *bench, double value)
-{
-	int number = bench_tensor(bench, ELEMENT_FP32, 1, 1, 1, 1);
-	bench->graph.tensors[number].by_value = true;
-	bench->values[number][0] = value;
-	return number;
-}
-
-/* Random values in [-1, 1), rounded to the element; of a BOOL half are true. */
+/* Random values in [-1, 1), rounded to the element. */
 static inline int bench_random(struct bench *bench, enum element element, int64_t n, int64_t c, int64_t h, int64_t w)
 {
 	int number = bench_tensor(bench, element, n, c, h, w);
 	struct random_stream stream = random_open(2811, RANDOM_TEST, 0, (uint64_t)number);
 	for (size_t i = 0; i < values_count(&bench->graph.tensors[number]); i++) {
 		double value = 2 * random_unit(&stream) - 1;
-		bench->values[number][i] = element == ELEMENT_BOOL ? value > 0 : element_rounded(element, value);
+		bench->values[number][i] = element_rounded(element, value);
 	}
 	return number;
 }
@@ -153,17 +139,11 @@ static inline struct graph_operation *bench_operation(struct bench *bench, enum 
 	return operation;
 }
 
-static inline int results_of(enum graph_operation_kind kind)
-{
-	return kind == GRAPH_NORM_FORWARD ? 5 : kind == GRAPH_NORM_BACKWARD ? 3 : 1;
-}
-
 static inline bool is_result(const struct graph *graph, int tensor)
 {
 	for (int i = 0; i < graph->operations_count; i++)
-		for (int k = 0; k < results_of(graph->operations[i].kind); k++)
-			if (graph->operations[i].out[k] == tensor)
-				return true;
+		if (graph->operations[i].out == tensor)
+			return true;
 	return false;
 }
 
@@ -171,14 +151,12 @@ static inline void bench_upload(struct bench *bench)
 {
 	for (int i = 0; i < bench->graph.tensors_count; i++) {
 		const struct graph_tensor *tensor = &bench->graph.tensors[i];
-		bench->scalars[i] = (float)bench->values[i][0];
-		bench->memory[i] = &bench->scalars[i];
-		if (tensor->is_virtual || tensor->by_value)
+		if (tensor->is_virtual)
 			continue;
 		size_t bytes = graph_tensor_bytes(tensor);
 		unsigned char *host = malloc(bytes);
 		assert_non_null(host);
-		memset(host, tensor->element == ELEMENT_BOOL ? 0 : 0xff, bytes);
+		memset(host, 0xff, bytes);
 		for (size_t at = 0; !is_result(&bench->graph, i) && at < values_count(tensor); at++)
 			element_encode(tensor->element, bench->values[i][at], host, at);
 		CUDA_OK(cudaMalloc(&bench->memory[i], bytes));
@@ -192,7 +170,7 @@ static inline void bench_download(struct bench *bench)
 {
 	for (int i = 0; i < bench->graph.tensors_count; i++) {
 		const struct graph_tensor *tensor = &bench->graph.tensors[i];
-		if (tensor->is_virtual || tensor->by_value || !is_result(&bench->graph, i))
+		if (tensor->is_virtual || !is_result(&bench->graph, i))
 			continue;
 		unsigned char *host = malloc(graph_tensor_bytes(tensor));
 		assert_non_null(host);
@@ -206,7 +184,7 @@ static inline void bench_download(struct bench *bench)
 static inline void bench_close(struct bench *bench)
 {
 	for (int i = 0; i < bench->graph.tensors_count; i++) {
-		if (bench->memory[i] != NULL && bench->memory[i] != &bench->scalars[i])
+		if (bench->memory[i] != NULL)
 			CUDA_OK(cudaFree(bench->memory[i]));
 		free(bench->values[i]);
 	}

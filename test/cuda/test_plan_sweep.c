@@ -143,6 +143,9 @@ int main(int count, char **arguments)
 	for (int i = 0; i < GPUS; i++) {
 		if (count > 2 && strcmp(gpus[i].name, arguments[2]) != 0)
 			continue;
+		/* What CUDA 12 is for. Its cuDNN crashes when it is asked about an H100 or a B200 that is not there. */
+		if (CUDA_FLAVOUR == 12 && count <= 2 && gpus[i].capability != 70)
+			continue;
 		snprintf(names[i], sizeof names[i], "test_%s", gpus[i].name);
 		tests[tests_count] = (struct CMUnitTest)cmocka_unit_test_setup_teardown(test_gpu, scratch_open, scratch_close);
 		tests[tests_count].name = names[i];

@@ -82,12 +82,12 @@ static void test_attributes(void **state)
 	CUDNN_OK(cudnnBackendDestroyDescriptor(d));
 }
 
-static cudnnStatus_t relu_finalise(cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y, cudnnBackendDescriptor_t *operation)
+static cudnnStatus_t identity_finalise(cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y, cudnnBackendDescriptor_t *operation)
 {
 	cudnnBackendDescriptor_t mode = made(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-	const cudnnPointwiseMode_t relu = CUDNN_POINTWISE_RELU_FWD;
+	const cudnnPointwiseMode_t identity = CUDNN_POINTWISE_IDENTITY;
 	const cudnnDataType_t type = CUDNN_DATA_FLOAT;
-	CUDNN_OK(set(mode, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &relu));
+	CUDNN_OK(set(mode, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &identity));
 	CUDNN_OK(set(mode, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type));
 	CUDNN_OK(cudnnBackendFinalize(mode));
 	*operation = made(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
@@ -107,7 +107,7 @@ static void test_operations(void **state)
 	refused(set(empty, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw), CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
 	refused(set(empty, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x), CUDNN_STATUS_BAD_PARAM_DESCRIPTOR_TYPE, "a tensor");
 	refused(cudnnBackendFinalize(empty), CUDNN_STATUS_BAD_PARAM, "without OPERATION_POINTWISE_PW_DESCRIPTOR");
-	refused(relu_finalise(x, other, &operation), CUDNN_STATUS_BAD_PARAM, "dimension 1");
+	refused(identity_finalise(x, other, &operation), CUDNN_STATUS_BAD_PARAM, "dimension 1");
 	CUDNN_OK(cudnnBackendDestroyDescriptor(operation));
 
 	graph = made(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
@@ -115,12 +115,12 @@ static void test_operations(void **state)
 	refused(set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &empty), CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
 	refused(set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &x), CUDNN_STATUS_BAD_PARAM_DESCRIPTOR_TYPE, "does not belong");
 	cudnnBackendDescriptor_t two[2];
-	CUDNN_OK(relu_finalise(x, y, &two[0]));
-	CUDNN_OK(relu_finalise(same, other, &two[1]));
+	CUDNN_OK(identity_finalise(x, y, &two[0]));
+	CUDNN_OK(identity_finalise(same, other, &two[1]));
 	CUDNN_OK(set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 2, two));
 	refused(cudnnBackendFinalize(graph), CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES, "unique id 1");
 	CUDNN_OK(cudnnBackendDestroyDescriptor(two[1]));
-	CUDNN_OK(relu_finalise(lost, y, &two[1]));
+	CUDNN_OK(identity_finalise(lost, y, &two[1]));
 	CUDNN_OK(set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &two[1]));
 	refused(cudnnBackendFinalize(graph), CUDNN_STATUS_BAD_PARAM, "nobody writes the virtual tensor 4");
 	CUDNN_OK(set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 2, two));
@@ -132,46 +132,22 @@ static void test_operations(void **state)
 
 /* --- what plans where -------------------------------------------------------------------------------------------------- */
 
-enum kind { LONE, LONE_FP32_DW, WITH_EPILOGUE, WITH_MASK, NORM, NORM_12, NORM_MASK_OF_SUM, NORM_BACK, NORM_BACK_VIRTUAL };
+enum kind { LONE, LONE_FP32_DW, WIDENED_DW, NARROWED };
 
-/* A convolution of the element with what is behind it, or a norm. */
+/* A convolution of the element with what is behind it. */
 static void graph_fill(struct bench *b, enum kind kind, enum element element)
 {
-	if (kind <= WITH_MASK) {
-		bool dw = kind == LONE_FP32_DW;
-		int x = bench_tensor(b, element, 4, 16, 8, 8), second = dw ? bench_tensor(b, element, 4, 16, 8, 8) : bench_tensor(b, element, 16, 16, 3, 3);
-		int result = dw ? bench_tensor(b, ELEMENT_FP32, 16, 16, 3, 3) : kind == LONE ? bench_tensor(b, element, 4, 16, 8, 8) : bench_virtual(b, 4, 16, 8, 8);
-		*bench_operation(b, GRAPH_CONVOLUTION) = (struct graph_operation){.kind = dw ? GRAPH_CONVOLUTION_DW : GRAPH_CONVOLUTION, .in = {x, second},
-			.out = {result}, .stride = 1, .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1};
-		if (kind == WITH_EPILOGUE) {
-			int y = bench_tensor(b, element, 4, 16, 8, 8);
-			*bench_operation(b, GRAPH_RELU) = (struct graph_operation){.kind = GRAPH_RELU, .in = {result}, .out = {y}};
-		} else if (kind == WITH_MASK) {
-			int mask = bench_tensor(b, ELEMENT_BOOL, 4, 16, 8, 8);
-			*bench_operation(b, GRAPH_GREATER) = (struct graph_operation){.kind = GRAPH_GREATER, .in = {result, bench_scalar(b, 0)}, .out = {mask}};
-		}
+	const bool dw = kind == LONE_FP32_DW || kind == WIDENED_DW, passes_on = kind == WIDENED_DW || kind == NARROWED;
+	const int n = dw ? 16 : 4, side = dw ? 3 : 8;
+	int x = bench_tensor(b, element, 4, 16, 8, 8), second = dw ? bench_tensor(b, element, 4, 16, 8, 8) : bench_tensor(b, element, 16, 16, 3, 3);
+	int result = passes_on ? bench_virtual(b, n, 16, side, side) : bench_tensor(b, dw ? ELEMENT_FP32 : element, n, 16, side, side);
+	const enum graph_operation_kind first = dw ? GRAPH_CONVOLUTION_DW : GRAPH_CONVOLUTION;
+	*bench_operation(b, first) = (struct graph_operation){.kind = first, .in = {x, second}, .out = result, .stride = 1, .pad_top = 1, .pad_left = 1,
+		.pad_bottom = 1, .pad_right = 1};
+	if (!passes_on)
 		return;
-	}
-	int C = kind == NORM_12 ? 12 : 16, x = bench_tensor(b, element, 4, C, 8, 8), channel[8];
-	for (int i = 0; i < 8; i++)
-		channel[i] = bench_tensor(b, ELEMENT_FP32, 1, C, 1, 1);
-	if (kind == NORM_BACK || kind == NORM_BACK_VIRTUAL) {
-		int dy = bench_tensor(b, element, 4, C, 8, 8), mask = bench_tensor(b, ELEMENT_BOOL, 4, C, 8, 8), dx = bench_tensor(b, element, 4, C, 8, 8);
-		int g = kind == NORM_BACK ? bench_tensor(b, element, 4, C, 8, 8) : bench_virtual(b, 4, C, 8, 8);
-		*bench_operation(b, GRAPH_MUL) = (struct graph_operation){.kind = GRAPH_MUL, .in = {dy, mask}, .out = {g}};
-		*bench_operation(b, GRAPH_NORM_BACKWARD) = (struct graph_operation){.kind = GRAPH_NORM_BACKWARD,
-			.in = {g, x, channel[0], channel[1], channel[2]}, .out = {dx, channel[3], channel[4]}};
-		return;
-	}
-	int normed = bench_virtual(b, 4, C, 8, 8), y = bench_tensor(b, element, 4, C, 8, 8);
-	*bench_operation(b, GRAPH_NORM_FORWARD) = (struct graph_operation){.kind = GRAPH_NORM_FORWARD,
-		.in = {x, channel[0], channel[1], bench_scalar(b, 1), bench_scalar(b, 1), channel[2], channel[3]},
-		.out = {normed, channel[4], channel[5], channel[6], channel[7]}};
-	*bench_operation(b, GRAPH_RELU) = (struct graph_operation){.kind = GRAPH_RELU, .in = {normed}, .out = {y}};
-	if (kind == NORM_MASK_OF_SUM) {
-		int mask = bench_tensor(b, ELEMENT_BOOL, 4, C, 8, 8);
-		*bench_operation(b, GRAPH_GREATER) = (struct graph_operation){.kind = GRAPH_GREATER, .in = {normed, bench_scalar(b, 0)}, .out = {mask}};
-	}
+	int y = bench_tensor(b, dw ? ELEMENT_FP32 : element, n, 16, side, side);
+	*bench_operation(b, GRAPH_IDENTITY) = (struct graph_operation){.kind = GRAPH_IDENTITY, .in = {result}, .out = y};
 }
 
 static void test_devices(void **state)
@@ -183,13 +159,8 @@ static void test_devices(void **state)
 	static const struct { enum kind kind; const char *name; int where[3]; } rows[] = {
 		{LONE, "a convolution", {ALL, ALL, LATER}},
 		{LONE_FP32_DW, "a weight gradient in fp32 at once", {ALL, 0, 0}},
-		{WITH_EPILOGUE, "a convolution and ReLU", {T4 | LATER, T4 | LATER, LATER}},
-		{WITH_MASK, "a convolution and a mask", {0, 0, 0}},
-		{NORM, "norm and ReLU", {LATER, LATER, LATER}},
-		{NORM_12, "norm of 12 channels", {LATER, 0, 0}},
-		{NORM_MASK_OF_SUM, "a mask of what the ReLU was given", {0, 0, 0}},
-		{NORM_BACK, "a masked gradient and the norm's", {LATER, LATER, LATER}},
-		{NORM_BACK_VIRTUAL, "the same, the masked gradient virtual", {0, 0, 0}},
+		{WIDENED_DW, "a weight gradient, its sums passed on", {T4 | LATER, T4 | LATER, LATER}},
+		{NARROWED, "a convolution, its sums passed on", {T4 | LATER, T4 | LATER, LATER}},
 	};
 	static const enum element elements[] = {ELEMENT_FP32, ELEMENT_FP16, ELEMENT_BF16};
 	for (int v = 0; v < 4; v++) {
@@ -232,7 +203,7 @@ static void rig_open(struct rig *rig)
 	int64_t count;
 	struct bench *b = &rig->bench;
 	int dy = bench_random(b, ELEMENT_FP16, 4, 16, 8, 8), w = bench_random(b, ELEMENT_FP16, 16, 16, 3, 3), dx = bench_tensor(b, ELEMENT_FP16, 4, 16, 8, 8);
-	*bench_operation(b, GRAPH_CONVOLUTION_DX) = (struct graph_operation){.kind = GRAPH_CONVOLUTION_DX, .in = {dy, w}, .out = {dx}, .stride = 1,
+	*bench_operation(b, GRAPH_CONVOLUTION_DX) = (struct graph_operation){.kind = GRAPH_CONVOLUTION_DX, .in = {dy, w}, .out = dx, .stride = 1,
 		.pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1};
 	CUDNN_OK(cudnnCreate(&rig->handle));
 	STATUS_OK(cudnn_graph_make(&b->graph, rig->handle, &graph));

@@ -175,7 +175,7 @@ static void test_convolution_graphs(void **state)
 	assert_int_equal(first->kind, GRAPH_CONVOLUTION);
 	operand_check(&made, first->in[0], made.memory.x, half, 16, 64, 32, 32);
 	operand_check(&made, first->in[1], made.memory.w, half, 128, 64, 3, 3);
-	operand_check(&made, first->out[0], made.memory.z, half, 16, 128, 16, 16);
+	operand_check(&made, first->out, made.memory.z, half, 16, 128, 16, 16);
 	assert_int_equal(first->stride, 2);
 	assert_int_equal(first->pad_top + first->pad_left, 2);
 	assert_string_equal(made.graph.name, "layer2.0.conv1 forward, 16 images");
@@ -184,22 +184,22 @@ static void test_convolution_graphs(void **state)
 	assert_int_equal(first->kind, GRAPH_CONVOLUTION_DX);
 	operand_check(&made, first->in[0], made.memory.dz, half, 16, 128, 16, 16);
 	operand_check(&made, first->in[1], made.memory.w, half, 128, 64, 3, 3);
-	operand_check(&made, first->out[0], made.memory.dx, half, 16, 64, 32, 32);
+	operand_check(&made, first->out, made.memory.dx, half, 16, 64, 32, 32);
 
 	made_by(&made, UNIT_WEIGHT_GRADIENT, unit, half);
 	assert_int_equal(first->kind, GRAPH_CONVOLUTION_DW);
 	assert_int_equal(second->kind, GRAPH_IDENTITY);
 	operand_check(&made, first->in[0], made.memory.x, half, 16, 64, 32, 32);
 	operand_check(&made, first->in[1], made.memory.dz, half, 16, 128, 16, 16);
-	operand_check(&made, second->out[0], made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
-	assert_int_equal(second->in[0], first->out[0]);
+	operand_check(&made, second->out, made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
+	assert_int_equal(second->in[0], first->out);
 
 	made_by(&made, UNIT_WEIGHT_GRADIENT_NARROW, unit, half);
 	assert_int_equal(made.graph.operations_count, 1);
-	operand_check(&made, first->out[0], made.memory.dw, half, 128, 64, 3, 3);
+	operand_check(&made, first->out, made.memory.dw, half, 128, 64, 3, 3);
 	made_by(&made, UNIT_WEIGHT_GRADIENT, unit, ELEMENT_FP32);
 	assert_int_equal(made.graph.operations_count, 1);
-	operand_check(&made, first->out[0], made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
+	operand_check(&made, first->out, made.memory.dw, ELEMENT_FP32, 128, 64, 3, 3);
 }
 
 /* Units that are alike have the same graph, and only those. */

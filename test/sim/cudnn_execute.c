@@ -108,7 +108,6 @@ struct run {
 	struct choice choice;
 	cudnnBackendDescriptor_t plan; /* must still be there when it runs: its kernels are */
 	void *pointers[PROGRAM_TENSORS_MAX];
-	float scalars[PROGRAM_TENSORS_MAX];
 	void *workspace;
 	bool wrong; /* as asked for: it computes something else */
 };
@@ -125,7 +124,7 @@ static bool convolution_run(const struct choice *choice, const struct program_op
 		.P = of_y[2], .Q = of_y[3], .stride = {operation->stride[0], operation->stride[1]}, .pre = {operation->pre[0], operation->pre[1]},
 		.any_order = engine_is_nondeterministic(choice)};
 	if (engine_rounds_to_tf32(choice)) {
-		/* Only the product sees the rounded operands; nobody else reads them on such engines but a scale and bias, which come before. */
+		/* Only the product sees the rounded operands; nobody else reads them on such engines. */
 		if (!is_dx)
 			elements_round_tf32(values[x], tensor_elements(&program->tensors[x]));
 		if (!is_dw)
@@ -139,13 +138,10 @@ static bool convolution_run(const struct choice *choice, const struct program_op
 
 static bool operation_run(const struct choice *choice, const struct program_operation *operation, float *const values[])
 {
-	switch (operation->kind) {
-	case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: pointwise_run(&choice->program, operation, values); return true;
-	case CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR: norm_forward_run(&choice->program, operation, values); return true;
-	case CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR: norm_backward_run(&choice->program, operation, values); return true;
-	case CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR: genstats_run(&choice->program, operation, values); return true;
-	default: return convolution_run(choice, operation, values);
-	}
+	if (operation->kind != CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)
+		return convolution_run(choice, operation, values);
+	identity_run(&choice->program, operation, values);
+	return true;
 }
 
 /* As a broken engine might: every second value with the wrong sign. */
@@ -172,9 +168,7 @@ static enum sim_progress run_item(void *context)
 		values[i] = malloc(sizeof(float) * (size_t)count);
 		if (values[i] == NULL)
 			cudnn_misuse("no memory for the %lld values of a tensor", (long long)count);
-		if (tensor->by_value)
-			*values[i] = run->scalars[i];
-		else if (tensor->producer < 0)
+		if (tensor->producer < 0)
 			elements_load(tensor->type, run->pointers[i], count, values[i]);
 	}
 	for (int i = 0; i < program->operations_count; i++) {
@@ -202,14 +196,10 @@ static bool overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes
 	return a < b + b_bytes && b < a + a_bytes;
 }
 
-/* A result may not lie over anything, but exactly over an operand that is read at the same place only: of a last pointwise operation, or the
- * running statistics that it replaces. */
+/* A result may not lie over anything, but exactly over an operand that is read at the same place only: of a last pointwise operation. */
 static bool may_share(const struct program *program, int result, int given)
 {
 	const struct program_operation *operation = &program->operations[program->tensors[result].producer];
-	if (operation->kind == CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR)
-		return (operation->operands[OPERAND_FOURTH] == result && operation->operands[OPERAND_RUNNING_MEAN] == given)
-			|| (operation->operands[OPERAND_FIFTH] == result && operation->operands[OPERAND_RUNNING_VAR] == given);
 	if (operation->kind != CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR || tensor_bytes(&program->tensors[result]) != tensor_bytes(&program->tensors[given]))
 		return false;
 	for (int i = 0; i < program->operations_count; i++)
@@ -230,7 +220,7 @@ static cudnnStatus_t overlaps_check(const struct run *run)
 			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "tensor %lld lies over the workspace", (long long)result->uid);
 		for (int k = 0; k < program->tensors_count; k++) {
 			const struct program_tensor *other = &program->tensors[k];
-			if (k == i || other->is_virtual || other->by_value || !overlap(run->pointers[i], tensor_bytes(result), run->pointers[k], tensor_bytes(other)))
+			if (k == i || other->is_virtual || !overlap(run->pointers[i], tensor_bytes(result), run->pointers[k], tensor_bytes(other)))
 				continue;
 			if (run->pointers[i] != run->pointers[k] || other->producer >= 0 || !may_share(program, i, k))
 				return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "tensor %lld, a result, lies over tensor %lld", (long long)result->uid, (long long)other->uid);
@@ -258,10 +248,6 @@ static cudnnStatus_t pointers_take(struct run *run, const struct body *pack)
 		if (pointer == NULL)
 			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM_NULL_POINTER, "variant pack: tensor %lld has no pointer", (long long)uid);
 		found[at] = true;
-		if (program->tensors[at].by_value) {
-			memcpy(&run->scalars[at], pointer, sizeof run->scalars[at]);
-			continue;
-		}
 		if ((uintptr_t)pointer % (uintptr_t)program->tensors[at].alignment != 0)
 			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER, "variant pack: tensor %lld at %p is not aligned to %lld bytes", (long long)uid,
 				pointer, (long long)program->tensors[at].alignment);

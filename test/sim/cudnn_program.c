@@ -10,7 +10,6 @@ size_t tensor_bytes(const struct program_tensor *tensor)
 {
 	size_t count = (size_t)tensor_elements(tensor);
 	switch (tensor->type) {
-	case CUDNN_DATA_BOOLEAN: return (count + 7) / 8;
 	case CUDNN_DATA_HALF: case CUDNN_DATA_BFLOAT16: return 2 * count;
 	default: return 4 * count;
 	}
@@ -29,13 +28,11 @@ cudnnStatus_t tensor_check(const struct body *tensor)
 			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "tensor %lld: dimension %d is %lld with stride %lld; both must be positive", uid, i,
 				(long long)((int64_t *)dims->data)[i], (long long)((int64_t *)strides->data)[i]);
 	int64_t type = body_integer(tensor, CUDNN_ATTR_TENSOR_DATA_TYPE, -1), alignment = body_integer(tensor, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 0);
-	if (type != CUDNN_DATA_FLOAT && type != CUDNN_DATA_HALF && type != CUDNN_DATA_BFLOAT16 && type != CUDNN_DATA_BOOLEAN)
+	if (type != CUDNN_DATA_FLOAT && type != CUDNN_DATA_HALF && type != CUDNN_DATA_BFLOAT16)
 		return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "tensor %lld: data type %lld is not played", uid, (long long)type);
-	int64_t bytes = type == CUDNN_DATA_FLOAT ? 4 : type == CUDNN_DATA_BOOLEAN ? 1 : 2;
+	int64_t bytes = type == CUDNN_DATA_FLOAT ? 4 : 2;
 	if (alignment < 1 || alignment % bytes != 0)
 		return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "tensor %lld: alignment %lld is no multiple of its element", uid, (long long)alignment);
-	if (body_flag(tensor, CUDNN_ATTR_TENSOR_IS_VIRTUAL) && body_flag(tensor, CUDNN_ATTR_TENSOR_IS_BY_VALUE))
-		return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "tensor %lld: virtual and by value", uid);
 	return CUDNN_STATUS_SUCCESS;
 }
 
@@ -115,66 +112,23 @@ static cudnnStatus_t check_convolution(const struct body *operation)
 	return CUDNN_STATUS_SUCCESS;
 }
 
-static cudnnStatus_t check_pointwise(const struct body *operation)
+static cudnnStatus_t check_identity(const struct body *operation)
 {
 	int64_t mode = body_integer(body_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR), CUDNN_ATTR_POINTWISE_MODE, -1);
-	bool backward = mode == CUDNN_POINTWISE_RELU_BWD;
-	bool two = mode == CUDNN_POINTWISE_ADD || mode == CUDNN_POINTWISE_MUL || mode == CUDNN_POINTWISE_SUB || mode == CUDNN_POINTWISE_CMP_GT;
-	if (!two && !backward && mode != CUDNN_POINTWISE_IDENTITY && mode != CUDNN_POINTWISE_RELU_FWD)
+	if (mode != CUDNN_POINTWISE_IDENTITY)
 		return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED, "pointwise: mode %lld is not played", (long long)mode);
-	if ((body_value(operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC) != NULL) != two
-	    || (body_value(operation, CUDNN_ATTR_OPERATION_POINTWISE_DYDESC) != NULL) != backward
-	    || (body_value(operation, CUDNN_ATTR_OPERATION_POINTWISE_DXDESC) != NULL) != backward
-	    || (body_value(operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC) != NULL) == backward)
-		return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "pointwise: mode %lld has other operands", (long long)mode);
 	if (factor_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, 1) != 1 || factor_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, 1) != 1)
 		return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED, "pointwise: only factors of 1 are played");
-	const int64_t *x = dims_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
-	const int64_t *y = dims_of(operation, backward ? CUDNN_ATTR_OPERATION_POINTWISE_DXDESC : CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
-	const int64_t *b = two ? dims_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC)
-		: backward ? dims_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_DYDESC) : x;
+	const int64_t *x = dims_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC), *y = dims_of(operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
 	for (int i = 0; i < 4; i++)
-		if (x[i] != y[i] || (b[i] != y[i] && (b[i] != 1 || backward)))
-			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "pointwise: dimension %d: %lld and %lld do not make %lld", i, (long long)x[i], (long long)b[i],
-				(long long)y[i]);
-	return CUDNN_STATUS_SUCCESS;
-}
-
-/* Operands that have one value a channel, and those that are single. */
-static cudnnStatus_t check_channels(const struct body *operation, cudnnBackendAttributeName_t x_name)
-{
-	const int64_t *x = dims_of(operation, x_name);
-	for (const struct attribute_rule *rule = attribute_next(operation->type, NULL); rule != NULL; rule = attribute_next(operation->type, rule)) {
-		if (rule->operand < 0)
-			continue;
-		const int64_t *dims = dims_of(operation, rule->name);
-		bool full = rule->operand == OPERAND_X || rule->operand == OPERAND_DY
-			|| (rule->operand == OPERAND_OUT && operation->type != CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR);
-		bool single = rule->operand == OPERAND_EPSILON || rule->operand == OPERAND_SHARE;
-		const int64_t channel[4] = {1, single ? 1 : x[1], 1, 1};
-		if (memcmp(dims, full ? x : channel, sizeof channel) != 0)
-			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "%s: (%lld, %lld, %lld, %lld) does not fit x", rule->text, (long long)dims[0], (long long)dims[1],
-				(long long)dims[2], (long long)dims[3]);
-	}
+		if (x[i] != y[i])
+			return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "pointwise: dimension %d: %lld does not make %lld", i, (long long)x[i], (long long)y[i]);
 	return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t operation_check(const struct body *operation)
 {
-	switch ((int)operation->type) {
-	case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: return check_pointwise(operation);
-	case CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR: return check_channels(operation, CUDNN_ATTR_OPERATION_GENSTATS_XDESC);
-	case CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR:
-		if (body_integer(operation, CUDNN_ATTR_OPERATION_NORM_FWD_MODE, -1) != CUDNN_BATCH_NORM
-		    || body_integer(operation, CUDNN_ATTR_OPERATION_NORM_FWD_PHASE, -1) != CUDNN_NORM_FWD_TRAINING)
-			return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED, "norm forward: only batch norm in training is played");
-		return check_channels(operation, CUDNN_ATTR_OPERATION_NORM_FWD_XDESC);
-	case CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR:
-		if (body_integer(operation, CUDNN_ATTR_OPERATION_NORM_BWD_MODE, -1) != CUDNN_BATCH_NORM)
-			return cudnn_refuse(CUDNN_STATUS_NOT_SUPPORTED, "norm backward: only batch norm is played");
-		return check_channels(operation, CUDNN_ATTR_OPERATION_NORM_BWD_XDESC);
-	default: return check_convolution(operation);
-	}
+	return operation->type == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR ? check_identity(operation) : check_convolution(operation);
 }
 
 /* --- the graph --------------------------------------------------------------------------------------------------------- */
@@ -189,7 +143,6 @@ static struct program_tensor tensor_of(const struct body *body)
 	tensor.alignment = body_integer(body, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 0);
 	tensor.type = (int32_t)body_integer(body, CUDNN_ATTR_TENSOR_DATA_TYPE, 0);
 	tensor.is_virtual = body_flag(body, CUDNN_ATTR_TENSOR_IS_VIRTUAL);
-	tensor.by_value = body_flag(body, CUDNN_ATTR_TENSOR_IS_BY_VALUE);
 	tensor.producer = -1;
 	return tensor;
 }
@@ -226,11 +179,8 @@ static cudnnStatus_t operation_make(struct program *program, const struct body *
 	operation->compute = CUDNN_DATA_FLOAT;
 	if (body->type == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR) {
 		const struct body *descriptor = body_of(body, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
-		operation->mode = (int32_t)body_integer(descriptor, CUDNN_ATTR_POINTWISE_MODE, 0);
 		operation->compute = (int32_t)body_integer(descriptor, CUDNN_ATTR_POINTWISE_MATH_PREC, 0);
-	} else if (body->type == CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR) {
-		operation->compute = (int32_t)body_integer(body, CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, 0);
-	} else if (body->type != CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR && body->type != CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR) {
+	} else {
 		const struct body *descriptor = body_of(body, convolution_names(body->type).descriptor);
 		operation->compute = (int32_t)body_integer(descriptor, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, 0);
 		for (int side = 0; side < 2; side++) {
@@ -298,9 +248,8 @@ cudnnStatus_t program_make(const struct body *graph, struct program *program)
 			if (number < 0)
 				continue;
 			struct program_tensor *tensor = &program->tensors[number];
-			if (tensor->producer >= 0 || tensor->by_value)
-				return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "operation graph: tensor %lld is written %s", (long long)tensor->uid,
-					tensor->by_value ? "though it is given by value" : "twice");
+			if (tensor->producer >= 0)
+				return cudnn_refuse(CUDNN_STATUS_BAD_PARAM, "operation graph: tensor %lld is written twice", (long long)tensor->uid);
 			tensor->producer = (int16_t)i;
 		}
 	for (int i = 0; i < program->tensors_count; i++) {

@@ -5,7 +5,7 @@
  * cudnn_engines.c      which engines play a program on which device, as cuDNN 9.19 answers for real devices
  * cudnn_plans.c        engines, heuristics, plans and devices as descriptors; a plan as text
  * cudnn_execute.c      variant pack → an item on a stream; the interpreter
- * cudnn_arithmetic.c   elements in memory ↔ fp32, pointwise operations, norms
+ * cudnn_arithmetic.c   elements in memory ↔ fp32, the operation that passes them on
  * cudnn_convolve.c     the three convolutions
  *
  * Only packed NHWC tensors of four dimensions are played. What the real library forbids is refused with the same status and a sentence; where
@@ -32,21 +32,20 @@ enum { PROGRAM_TENSORS_MAX = 24, PROGRAM_OPERATIONS_MAX = 10 };
 struct program_tensor {
 	int64_t uid, dims[4], strides[4], alignment; /* (N, C, H, W) */
 	int32_t type;                                /* cudnnDataType_t */
-	int8_t is_virtual, by_value;
+	int8_t is_virtual;
 	int16_t producer;                            /* the operation that writes it; -1: none */
 };
 
 /* Which operand is which: a place in struct program_operation's `operands`. */
 enum operand {
-	OPERAND_X, OPERAND_W, OPERAND_B, OPERAND_DY, OPERAND_MEAN, OPERAND_INVERSE, OPERAND_SCALE, OPERAND_SHIFT, OPERAND_EPSILON, OPERAND_SHARE,
-	OPERAND_RUNNING_MEAN, OPERAND_RUNNING_VAR,
-	OPERAND_OUT, OPERAND_SECOND, OPERAND_THIRD, OPERAND_FOURTH, OPERAND_FIFTH, /* results: y or dx or dw; then as the attribute table says */
+	OPERAND_X, OPERAND_W, OPERAND_DY,
+	OPERAND_OUT, /* the result: y or dx or dw */
 	OPERANDS_MAX,
 };
 
 struct program_operation {
 	int32_t kind;                      /* cudnnBackendDescriptorType_t */
-	int32_t mode, compute;             /* of a pointwise operation or a norm; cudnnDataType_t of its arithmetic */
+	int32_t compute;                   /* cudnnDataType_t of its arithmetic */
 	int32_t operands[OPERANDS_MAX];    /* numbers of tensors; -1: none */
 	int32_t stride[2], pre[2], post[2]; /* of a convolution; dilation is 1 */
 };
@@ -61,7 +60,7 @@ static inline int64_t tensor_elements(const struct program_tensor *t)
 {
 	return t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
 }
-size_t tensor_bytes(const struct program_tensor *tensor); /* booleans are packed, eight in a byte */
+size_t tensor_bytes(const struct program_tensor *tensor);
 
 /* --- engines ----------------------------------------------------------------------------------------------------------- */
 
@@ -157,10 +156,7 @@ void elements_round(int32_t type, float *values, int64_t count);               /
 void elements_round_tf32(float *values, int64_t count);
 
 /* values[i]: of tensor i. */
-void pointwise_run(const struct program *program, const struct program_operation *operation, float *const values[]);
-void norm_forward_run(const struct program *program, const struct program_operation *operation, float *const values[]);
-void norm_backward_run(const struct program *program, const struct program_operation *operation, float *const values[]);
-void genstats_run(const struct program *program, const struct program_operation *operation, float *const values[]);
+void identity_run(const struct program *program, const struct program_operation *operation, float *const values[]);
 
 struct convolution {
 	int64_t N, H, W, C, K, R, S, P, Q;

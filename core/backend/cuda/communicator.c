@@ -321,7 +321,6 @@ enum status communicator_sum(struct communicator *communicator, void *values, si
 	static const ncclDataType_t types[] = {
 		[ELEMENT_FP32] = ncclFloat32, [ELEMENT_FP16] = ncclFloat16, [ELEMENT_BF16] = ncclBfloat16, [ELEMENT_FP64] = ncclFloat64};
 	enum cudaStreamCaptureStatus capture;
-	MUST(element != ELEMENT_BOOL);
 	TRY(sum_enqueue(communicator, values, count, types[element], stream));
 	if (CUDA(cudaStreamIsCapturing(stream, &capture)) != ST_OK)
 		return communicator_fail(communicator);

@@ -74,7 +74,6 @@ static cudnnDataType_t data_type(enum element element)
 		[ELEMENT_FP16] = CUDNN_DATA_HALF,
 		[ELEMENT_BF16] = CUDNN_DATA_BFLOAT16,
 		[ELEMENT_FP64] = CUDNN_DATA_DOUBLE,
-		[ELEMENT_BOOL] = CUDNN_DATA_BOOLEAN,
 	};
 	return types[element];
 }
@@ -93,8 +92,6 @@ static enum status tensor_make(struct cudnn_graph *graph, const struct graph_ten
 	TRY(set_numbers(d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, &alignment_bytes));
 	if (tensor->is_virtual)
 		TRY(set_true(d, CUDNN_ATTR_TENSOR_IS_VIRTUAL));
-	if (tensor->by_value)
-		TRY(set_true(d, CUDNN_ATTR_TENSOR_IS_BY_VALUE));
 	return descriptor_finish(d);
 }
 
@@ -103,46 +100,28 @@ static enum status tensor_make(struct cudnn_graph *graph, const struct graph_ten
 /* What cuDNN calls an operation and its operands. */
 static const struct words {
 	cudnnBackendDescriptorType_t type;
-	int in_count, out_count;
-	cudnnBackendAttributeName_t in[7], out[5];
+	int in_count;
+	cudnnBackendAttributeName_t in[2], out;
 	cudnnBackendAttributeName_t convolution, alpha, beta; /* of convolutions: y = alpha·conv + beta·y */
-	cudnnPointwiseMode_t pointwise;                       /* of pointwise ones */
 } words[] = {
 	[GRAPH_CONVOLUTION] = {
-		CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, 2, 1,
-		{CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W}, {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y},
+		CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, 2,
+		{CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W}, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
 		.convolution = CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
 		.alpha = CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, .beta = CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
 	[GRAPH_CONVOLUTION_DX] = {
-		CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, 2, 1,
-		{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W}, {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX},
+		CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, 2,
+		{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W}, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
 		.convolution = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
 		.alpha = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, .beta = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
 	[GRAPH_CONVOLUTION_DW] = {
-		CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, 2, 1,
-		{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY}, {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW},
+		CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, 2,
+		{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY}, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
 		.convolution = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
 		.alpha = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, .beta = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
-#define POINTWISE(inputs, mode) \
-	{CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, inputs, 1, {CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_ATTR_OPERATION_POINTWISE_BDESC}, \
-		{CUDNN_ATTR_OPERATION_POINTWISE_YDESC}, .pointwise = mode}
-	[GRAPH_IDENTITY] = POINTWISE(1, CUDNN_POINTWISE_IDENTITY),
-	[GRAPH_RELU] = POINTWISE(1, CUDNN_POINTWISE_RELU_FWD),
-	[GRAPH_ADD] = POINTWISE(2, CUDNN_POINTWISE_ADD),
-	[GRAPH_MUL] = POINTWISE(2, CUDNN_POINTWISE_MUL),
-	[GRAPH_GREATER] = POINTWISE(2, CUDNN_POINTWISE_CMP_GT),
-	[GRAPH_NORM_FORWARD] = {
-		.type = CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR, .in_count = 7, .out_count = 5,
-		.in = {CUDNN_ATTR_OPERATION_NORM_FWD_XDESC, CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC,
-			CUDNN_ATTR_OPERATION_NORM_FWD_EPSILON_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_EXP_AVG_FACTOR_DESC,
-			CUDNN_ATTR_OPERATION_NORM_FWD_INPUT_RUNNING_MEAN_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_INPUT_RUNNING_VAR_DESC},
-		.out = {CUDNN_ATTR_OPERATION_NORM_FWD_YDESC, CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC,
-			CUDNN_ATTR_OPERATION_NORM_FWD_OUTPUT_RUNNING_MEAN_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_OUTPUT_RUNNING_VAR_DESC}},
-	[GRAPH_NORM_BACKWARD] = {
-		.type = CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR, .in_count = 5, .out_count = 3,
-		.in = {CUDNN_ATTR_OPERATION_NORM_BWD_DYDESC, CUDNN_ATTR_OPERATION_NORM_BWD_XDESC, CUDNN_ATTR_OPERATION_NORM_BWD_MEAN_DESC,
-			CUDNN_ATTR_OPERATION_NORM_BWD_INV_VARIANCE_DESC, CUDNN_ATTR_OPERATION_NORM_BWD_SCALE_DESC},
-		.out = {CUDNN_ATTR_OPERATION_NORM_BWD_DXDESC, CUDNN_ATTR_OPERATION_NORM_BWD_DSCALE_DESC, CUDNN_ATTR_OPERATION_NORM_BWD_DBIAS_DESC}},
+	[GRAPH_IDENTITY] = {
+		.type = CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, .in_count = 1, .in = {CUDNN_ATTR_OPERATION_POINTWISE_XDESC},
+		.out = CUDNN_ATTR_OPERATION_POINTWISE_YDESC},
 };
 
 /* Convolutions: alpha 1, beta 0; sums in fp32. */
@@ -167,49 +146,15 @@ static enum status convolution_describe(struct cudnn_graph *graph, const struct 
 	return set_float(d, word->beta, 0);
 }
 
-static enum status pointwise_describe(struct cudnn_graph *graph, const struct graph_operation *operation, cudnnBackendDescriptor_t d)
+static enum status identity_describe(struct cudnn_graph *graph, cudnnBackendDescriptor_t d)
 {
+	const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_IDENTITY;
 	cudnnBackendDescriptor_t p;
 	TRY(own(graph, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, &p));
-	TRY(descriptor_set(p, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &words[operation->kind].pointwise));
+	TRY(descriptor_set(p, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode));
 	TRY(set_data_type(p, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT));
 	TRY(descriptor_finish(p));
 	return set_descriptor(d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, p);
-}
-
-static enum status norm_forward_describe(cudnnBackendDescriptor_t d)
-{
-	const cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
-	const cudnnBackendNormFwdPhase_t phase = CUDNN_NORM_FWD_TRAINING;
-	TRY(descriptor_set(d, CUDNN_ATTR_OPERATION_NORM_FWD_MODE, CUDNN_TYPE_NORM_MODE, 1, &mode));
-	return descriptor_set(d, CUDNN_ATTR_OPERATION_NORM_FWD_PHASE, CUDNN_TYPE_NORM_FWD_PHASE, 1, &phase);
-}
-
-static enum status norm_backward_describe(cudnnBackendDescriptor_t d)
-{
-	const cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
-	return descriptor_set(d, CUDNN_ATTR_OPERATION_NORM_BWD_MODE, CUDNN_TYPE_NORM_MODE, 1, &mode);
-}
-
-static enum status kind_describe(struct cudnn_graph *graph, const struct graph_operation *operation, cudnnBackendDescriptor_t d)
-{
-	switch (operation->kind) {
-	case GRAPH_CONVOLUTION:
-	case GRAPH_CONVOLUTION_DX:
-	case GRAPH_CONVOLUTION_DW:
-		return convolution_describe(graph, operation, d);
-	case GRAPH_IDENTITY:
-	case GRAPH_RELU:
-	case GRAPH_ADD:
-	case GRAPH_MUL:
-	case GRAPH_GREATER:
-		return pointwise_describe(graph, operation, d);
-	case GRAPH_NORM_FORWARD:
-		return norm_forward_describe(d);
-	case GRAPH_NORM_BACKWARD:
-		return norm_backward_describe(d);
-	}
-	return FAIL(ST_INTERNAL, "operation %d", (int)operation->kind);
 }
 
 /* The first made of a graph's descriptors are its tensors, in their order. */
@@ -218,11 +163,10 @@ static enum status operation_make(struct cudnn_graph *graph, const struct graph_
 	const struct words *word = &words[operation->kind];
 	cudnnBackendDescriptor_t d;
 	TRY(own(graph, word->type, &d));
-	TRY(kind_describe(graph, operation, d));
+	TRY(operation->kind == GRAPH_IDENTITY ? identity_describe(graph, d) : convolution_describe(graph, operation, d));
 	for (int i = 0; i < word->in_count; i++)
 		TRY(set_descriptor(d, word->in[i], graph->made[operation->in[i]]));
-	for (int i = 0; i < word->out_count; i++)
-		TRY(set_descriptor(d, word->out[i], graph->made[operation->out[i]]));
+	TRY(set_descriptor(d, word->out, graph->made[operation->out]));
 	TRY(descriptor_finish(d));
 	*made = d;
 	return ST_OK;

@@ -13,42 +13,32 @@
 #include <stdint.h>
 
 /* What one value is stored as. */
-enum element { ELEMENT_FP32, ELEMENT_FP16, ELEMENT_BF16, ELEMENT_FP64, ELEMENT_BOOL /* one bit a value */ };
+enum element { ELEMENT_FP32, ELEMENT_FP16, ELEMENT_BF16, ELEMENT_FP64 };
 
-/* Of one value that is not a BOOL. */
 static inline size_t element_bytes(enum element element)
 {
 	return element == ELEMENT_FP64 ? 8 : element == ELEMENT_FP32 ? 4 : 2;
 }
 
-enum { GRAPH_TENSORS_MAX = 20, GRAPH_OPERATIONS_MAX = 6, GRAPH_NAME_BYTES = 96 };
+enum { GRAPH_TENSORS_MAX = 4, GRAPH_OPERATIONS_MAX = 2, GRAPH_NAME_BYTES = 96 };
 
 /* A tensor of a graph is known by its number; its unique id for the device is that number + 1. */
 struct graph_tensor {
 	enum element element;
-	int64_t dims[4];  /* (N, C, H, W) or (K, C, R, S); a value a channel: (1, C, 1, 1); a scalar: (1, 1, 1, 1) */
-	bool is_virtual;  /* lives between two operations only, never in memory */
-	bool by_value;    /* a scalar that is given as a host value at each run; fp32 */
+	int64_t dims[4]; /* (N, C, H, W) or (K, C, R, S) */
+	bool is_virtual; /* lives between two operations only, never in memory */
 };
 
 /* Operands are numbers of tensors, in this order:
  *   CONVOLUTION       in: x, w                       out: y            y = conv(x, w)
  *   CONVOLUTION_DX    in: dy, w                      out: dx           input gradient
  *   CONVOLUTION_DW    in: x, dy                      out: dw           weight gradient
- *   IDENTITY, RELU    in: x                          out: y
- *   ADD, MUL          in: x, b (broadcast)           out: y
- *   GREATER           in: x, b (broadcast)           out: y (BOOL)
- *   NORM_FORWARD      in: x, gamma, beta, epsilon (by value), share (by value), running mean, running var
- *                     out: y, mean, 1/√(var + ε), running mean', running var'    (training phase; share: of this batch in the running ones)
- *   NORM_BACKWARD     in: dy, x, mean, 1/√(var + ε), gamma                       out: dx, dgamma, dbeta */
-enum graph_operation_kind {
-	GRAPH_CONVOLUTION, GRAPH_CONVOLUTION_DX, GRAPH_CONVOLUTION_DW, GRAPH_IDENTITY, GRAPH_RELU, GRAPH_ADD, GRAPH_MUL, GRAPH_GREATER,
-	GRAPH_NORM_FORWARD, GRAPH_NORM_BACKWARD,
-};
+ *   IDENTITY          in: x                          out: y            stored as another element */
+enum graph_operation_kind { GRAPH_CONVOLUTION, GRAPH_CONVOLUTION_DX, GRAPH_CONVOLUTION_DW, GRAPH_IDENTITY };
 
 struct graph_operation {
 	enum graph_operation_kind kind;
-	int in[7], out[5];
+	int in[2], out; /* in[1] of CONVOLUTIONs only */
 	int stride, pad_top, pad_left, pad_bottom, pad_right; /* of convolutions */
 };
 
@@ -64,7 +54,7 @@ struct graph {
 static inline size_t graph_tensor_bytes(const struct graph_tensor *tensor)
 {
 	size_t values = (size_t)(tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * tensor->dims[3]);
-	return tensor->element == ELEMENT_BOOL ? (values + 7) / 8 : values * element_bytes(tensor->element);
+	return values * element_bytes(tensor->element);
 }
 
 /* Everything but its name, in words: equal texts, equal graphs. ST_MEMORY. */

@@ -41,6 +41,5 @@ struct plan_facts {
 };
 void plan_facts(const struct plan *plan, struct plan_facts *facts);
 
-/* Enqueues it on the planner's stream. pointers[i]: device memory of tensor i (unused for virtual ones), or, for one by value, the host's float,
- * which is read before this returns. workspace: at least workspace_bytes, aligned to 256. May be captured in a CUDA graph. */
+/* Enqueues it on the planner's stream. pointers[i]: device memory of tensor i (unused for virtual ones). workspace: at least workspace_bytes, aligned to 256. May be captured in a CUDA graph. */
 enum status plan_run(struct plan *plan, void *const pointers[], void *workspace);

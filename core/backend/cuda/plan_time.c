@@ -26,13 +26,10 @@ static void *place(struct bench *bench, size_t bytes)
 
 static void places(struct bench *bench, const struct graph *graph, size_t workspace_bytes)
 {
-	static float one = 1;
 	bench->bytes = 0;
 	for (int i = 0; i < graph->tensors_count; i++) {
 		const struct graph_tensor *tensor = &graph->tensors[i];
-		if (tensor->by_value)
-			bench->pointers[i] = &one;
-		else if (!tensor->is_virtual)
+		if (!tensor->is_virtual)
 			bench->pointers[i] = place(bench, graph_tensor_bytes(tensor));
 	}
 	bench->workspace = place(bench, workspace_bytes);

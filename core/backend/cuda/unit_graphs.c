@@ -142,7 +142,7 @@ static void step_number(struct numbering *numbering, const struct step *step, st
 {
 	for (int i = 0; i < 2 && step->in[i] != NONE; i++)
 		operation->in[i] = number_of(numbering, step->in[i]);
-	operation->out[0] = number_of(numbering, step->out);
+	operation->out = number_of(numbering, step->out);
 }
 
 static void tensor_make(const struct role_facts *facts, const struct convolution *c, int n, enum element element, struct graph_tensor *tensor)

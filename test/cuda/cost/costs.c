@@ -236,7 +236,7 @@ static double values_count(const struct graph_tensor *tensor)
 static void cost_convolution(const struct graph *graph, const struct graph_operation *operation, struct launch *launch)
 {
 	const struct graph_tensor *first = &graph->tensors[operation->in[0]], *second = &graph->tensors[operation->in[1]];
-	const struct graph_tensor *out = &graph->tensors[operation->out[0]];
+	const struct graph_tensor *out = &graph->tensors[operation->out];
 	const struct graph_tensor *filter = operation->kind == GRAPH_CONVOLUTION_DW ? out : second;
 	const struct graph_tensor *y = operation->kind == GRAPH_CONVOLUTION ? out : operation->kind == GRAPH_CONVOLUTION_DX ? first : second;
 	const double pixels = (double)(y->dims[0] * y->dims[2] * y->dims[3]), K = (double)filter->dims[0], taps = values_count(filter) / K;
@@ -254,18 +254,13 @@ static void cost_convolution(const struct graph *graph, const struct graph_opera
 
 void cost_graph(const struct graph *graph, struct launch *launch)
 {
-	/* Of norms: as of our own kernels for them. */
-	static const double of_value[] = {[GRAPH_IDENTITY] = 0, [GRAPH_RELU] = 1, [GRAPH_ADD] = 1, [GRAPH_MUL] = 1, [GRAPH_GREATER] = 1,
-		[GRAPH_NORM_FORWARD] = 5, [GRAPH_NORM_BACKWARD] = 8};
 	launch->element = ELEMENT_FP32;
 	for (int i = 0; i < graph->operations_count; i++) {
 		const struct graph_operation *operation = &graph->operations[i];
-		if (operation->kind <= GRAPH_CONVOLUTION_DW)
+		if (operation->kind != GRAPH_IDENTITY)
 			cost_convolution(graph, operation, launch);
-		else
-			launch->flops += of_value[operation->kind] * values_count(&graph->tensors[operation->out[0]]);
 	}
 	for (int i = 0; i < graph->tensors_count; i++)
-		if (!graph->tensors[i].is_virtual && !graph->tensors[i].by_value)
+		if (!graph->tensors[i].is_virtual)
 			launch->bytes += (double)graph_tensor_bytes(&graph->tensors[i]);
 }

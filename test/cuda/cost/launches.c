@@ -113,7 +113,7 @@ void plan_facts(const struct plan *plan, struct plan_facts *facts)
 enum status plan_run(struct plan *plan, void *const pointers[], void *workspace)
 {
 	static const char *const names[] = {[GRAPH_CONVOLUTION] = "convolution", [GRAPH_CONVOLUTION_DX] = "input gradient",
-		[GRAPH_CONVOLUTION_DW] = "weight gradient", [GRAPH_NORM_FORWARD] = "norm", [GRAPH_MUL] = "norm backward", [GRAPH_NORM_BACKWARD] = "norm backward"};
+		[GRAPH_CONVOLUTION_DW] = "weight gradient"};
 	(void)pointers;
 	(void)workspace;
 	cost_graph(&plan->graph, note(LAUNCH_PLAN, names[plan->graph.operations[0].kind], plan->stream));
