@@ -1,33 +1,13 @@
-"""The real CIFAR-100, where it is found: $SMELT_CIFAR100 (a directory with train.bin and test.bin, or an archive), build/data (make data) or
-../shared/data. Method: a few steps with the 7x7 stem, File mode; what is read is compared with what is known of the set. Numbered r1."""
+"""The real CIFAR-100, where it is found (smelt_real). Method: a few steps with the 7x7 stem, File mode; what is read is compared with what is known of the set. Numbered r1."""
 
 import os
 import re
 import shutil
-import tarfile
 
-from smelt_job import ROOT, Job, Skip, expect, expect_equal, main, test
+from smelt_job import Job, expect, expect_equal, main, test
+from smelt_real import real_files
 
-PLACES = [os.environ.get("SMELT_CIFAR100", ""), os.path.join(ROOT, "build/data/cifar-100-binary"), os.path.join(ROOT, "build/data/cifar-100-binary.tar.gz"),
-          os.path.join(ROOT, "../shared/data/cifar-100-binary.tar.xz")]
 STEPS, BATCH, TEST_IMAGES = 40, 64, 1000
-
-
-def real_files(folder):
-    """train.bin and test.bin of the real set in `folder`."""
-    place = next((place for place in PLACES if place and os.path.exists(place)), None)
-    if place is None:
-        raise Skip("the real CIFAR-100 is not here; make data downloads it")
-    if os.path.isdir(place):
-        for name in ("train.bin", "test.bin"):
-            shutil.copyfile(os.path.join(place, name), os.path.join(folder, name))
-        return
-    with tarfile.open(place) as archive:
-        for member in archive:
-            name = os.path.basename(member.name)
-            if name in ("train.bin", "test.bin"):
-                with archive.extractfile(member) as source, open(os.path.join(folder, name), "wb") as file:
-                    shutil.copyfileobj(source, file)
 
 
 @test("r1", "the real CIFAR-100: all images are read, every class 500 times, and the loss falls within 40 steps")

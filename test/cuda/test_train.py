@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import smelt_job
 from smelt_hosts import RUN, expect_close, losses
 from smelt_job import ROOT, Job, expect, expect_equal, expect_match, test
+from smelt_real import real_files
 
 INTERNAL, DEVICE = 1, 4
 HANG_SECONDS = 120  # only a hang gets there
@@ -111,6 +112,22 @@ def mixed():
             curve += losses(result)
         expect_equal(len(curve), 9, "steps in all")
         expect(sum(curve[6:]) < sum(curve[:3]), f"losses do not fall: {curve}")
+
+
+@test("s9", "real images, augmented and mixed: four GPUs take the first steps of the CPU")
+def real():
+    settings = {**FP32, "max_steps": "2", "recipe": "fast10", "mixup_alpha": "0.2", "cutmix_alpha": "1", "random_erase": "0.25", "rotation_degrees": "15", "ema_decay": "0.99"}
+    curves = []
+    for values, gpus in (({"backend": "cpu", "precision": "auto"}, 0), ({"devices": "4"}, 4)):
+        with Job({**settings, **values}) as job:
+            folder = job.path("input/data/train")
+            real_files(folder)
+            for name, images in (("train.bin", 1000), ("test.bin", 64)):
+                with open(os.path.join(folder, name), "r+b") as file:
+                    file.truncate(images * 3074)
+            curves.append(losses(job.run(env=machine(gpus)).expect_success()))
+    expect_equal(len(curves[0]), 2, "steps")
+    expect_close(curves[1], curves[0], 1e-4, "four GPUs")
 
 
 if __name__ == "__main__":
