@@ -50,31 +50,6 @@ static const char *take_text(struct wire *wire)
 	return (const char *)bytes;
 }
 
-enum status greeting_read(const uint8_t *bytes, size_t count, struct greeting *greeting)
-{
-	struct wire wire = {.bytes = bytes, .count = count};
-	const uint8_t *start = wire_take(&wire, sizeof magic);
-	if (start == NULL || memcmp(start, magic, sizeof magic) != 0)
-		return FAIL(ST_DATA, "does not introduce itself as smelt");
-	struct greeting read = {.protocol = wire_take_u32(&wire), .settings = ""};
-	read.job = take_text(&wire);
-	read.host = take_text(&wire);
-	read.version = take_text(&wire);
-	if (!wire.short_of && read.protocol == GREETING_PROTOCOL) {
-		read.hosts_count = wire_take_u32(&wire);
-		read.devices = wire_take_u32(&wire);
-		read.settings = take_text(&wire);
-		if (wire.count > 0 || read.devices < 1 || read.devices > GREETING_DEVICES_MAX)
-			wire.short_of = true;
-	}
-	if (wire.short_of)
-		return FAIL(ST_DATA, "introduces itself in a form that smelt does not have (%zu bytes)", count);
-	*greeting = read;
-	return ST_OK;
-}
-
-/* --- settings -------------------------------------------------------------------------------------------------------- */
-
 static size_t line_bytes(const char *line)
 {
 	return strcspn(line, "\n");
@@ -93,6 +68,38 @@ static const char *settings_find(const char *settings, const char *line)
 		if (name_bytes(at) == count && memcmp(at, line, count) == 0)
 			return at;
 	return NULL;
+}
+
+/* No name is there twice. */
+static bool settings_are_distinct(const char *settings)
+{
+	for (const char *line = settings; *line != '\0'; line += line_bytes(line), line += *line == '\n')
+		if (settings_find(settings, line) != line)
+			return false;
+	return true;
+}
+
+enum status greeting_read(const uint8_t *bytes, size_t count, struct greeting *greeting)
+{
+	struct wire wire = {.bytes = bytes, .count = count};
+	const uint8_t *start = wire_take(&wire, sizeof magic);
+	if (start == NULL || memcmp(start, magic, sizeof magic) != 0)
+		return FAIL(ST_DATA, "does not introduce itself as smelt");
+	struct greeting read = {.protocol = wire_take_u32(&wire), .settings = ""};
+	read.job = take_text(&wire);
+	read.host = take_text(&wire);
+	read.version = take_text(&wire);
+	if (!wire.short_of && read.protocol == GREETING_PROTOCOL) {
+		read.hosts_count = wire_take_u32(&wire);
+		read.devices = wire_take_u32(&wire);
+		read.settings = take_text(&wire);
+		if (read.settings == NULL || !settings_are_distinct(read.settings) || wire.count > 0 || read.devices < 1 || read.devices > GREETING_DEVICES_MAX)
+			wire.short_of = true;
+	}
+	if (wire.short_of)
+		return FAIL(ST_DATA, "introduces itself in a form that smelt does not have (%zu bytes)", count);
+	*greeting = read;
+	return ST_OK;
 }
 
 /* "0.1", or what stands for a setting that is not there. */

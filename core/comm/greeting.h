@@ -17,7 +17,7 @@ struct greeting {
 	uint32_t protocol;
 	const char *job, *host, *version; /* not owned */
 	uint32_t hosts_count, devices;    /* these and settings: 0 and "" in another protocol */
-	const char *settings;             /* "name=value" a line */
+	const char *settings;             /* "name=value" a line, no name twice */
 };
 
 /* Appends the payload of a HELLO. ST_MEMORY; ST_SETTINGS when it is longer than GREETING_BYTES_MAX. */

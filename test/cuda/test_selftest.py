@@ -28,13 +28,16 @@ def report(process):
     return process.returncode, out, err
 
 
-@test("f1", "a sound T4: every unit of both networks in the precisions that it has agrees with the CPU; exit code 0")
+@test("f1", "a sound T4: the units of both networks in the precisions that it has agree with the CPU; exit code 0")
 def sound():
     code, out, err = report(start(1, SIM_GPU="t4"))
     expect_equal((code, err), (0, ""), "exit code and errors")
     expect_match(r"(?m)^GPU 0: Tesla T4, compute capability 7\.5, ", out, "the GPU's line")
     parts = re.findall(r"^  (fp32|fp16|tf32|bf16), (imagenet|cifar) stem, \d+ images: (\d+) of (\d+) values agree", out, re.M)
-    expect_equal(sorted({part[:2] for part in parts}), [("fp16", "cifar"), ("fp16", "imagenet"), ("fp32", "cifar"), ("fp32", "imagenet")], "parts")
+    # What a slow machine has no time for is left out, and counted; the first part never is.
+    found, wanted = {part[:2] for part in parts}, {(precision, stem) for precision in ("fp32", "fp16") for stem in ("imagenet", "cifar")}
+    expect(("fp32", "imagenet") in found and found <= wanted, f"parts {sorted(found)}")
+    expect(found == wanted or "parts were left out" in out, f"only {sorted(found)}, and nothing is said to be left out")
     expect(all(good == of and int(of) > 200 for *_, good, of in parts), "not all values agree")
     expect_match(r"(?m)^passed: (\d+) of \1 checks on 1 GPU in \d+ s", out, "the last line")
 

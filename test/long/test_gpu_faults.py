@@ -1,5 +1,5 @@
 """Whichever call of CUDA or cuDNN fails, and whenever: `train` ends with one sentence and the right code, at once and whole. Method: simulated GPUs
-(test/sim); for each function that smelt_cuda.so takes from a library its first, second, fifth, … call fails, until a run no longer gets that far.
+(test/sim); for each function that smelt_cuda.so takes from a library its first, second, fourth, seventh, … call fails, until a run no longer gets that far.
 Skipped where there is no CUDA toolkit."""
 
 import os
