@@ -73,7 +73,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(filter-out test/bench/bench_co
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs clean
+.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs install image clean
 
 all: $(PROGRAMS)
 
@@ -82,6 +82,8 @@ help:
 	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
 	@echo "make test-long  slow extras"
 	@echo "make cuda       build/cuda13/smelt_cuda.so, the GPU backend for Turing (T4) and newer; make cuda12: for Volta (V100), too"
+	@echo "make install    the programs, stripped, into DESTDIR/usr/local/bin"
+	@echo "make image      the container image smelt:cpu, with docker or, as root, buildah (STAGE=test: its unit tests)"
 	@echo "make readme     write the README's tables of metrics and settings"
 	@echo "make deps       install what the build needs (as root), or say what to install"
 
@@ -228,6 +230,13 @@ bench-ranks: deps
 	@$(B)/bench/bench_comm
 	@$(MAKE) --no-print-directory -s all
 	@python3 test/bench/bench_ranks.py
+
+install: all
+	install -d $(DESTDIR)/usr/local/bin
+	install -s -m 755 $(PROGRAMS) $(DESTDIR)/usr/local/bin
+STAGE := cpu
+image:
+	@image/build $(STAGE)
 
 clean:
 	rm -rf build
