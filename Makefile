@@ -14,8 +14,13 @@ VARIANT ?= release
 
 # The one list of what a bare Debian 12 needs.
 PACKAGES_BUILD := gcc g++ make pkg-config libcjson-dev libarchive-dev libpthreadpool-dev libprotobuf-c-dev protobuf-c-compiler libstb-dev zlib1g-dev \
-	libmicrohttpd-dev libgloo-dev
-PACKAGES_TEST := libcmocka-dev clang-14 libclang-rt-14-dev python3
+	libmicrohttpd-dev libgloo-dev libbz2-dev liblzma-dev libzstd-dev nettle-dev
+# … of which the programs need these when they run: what the image has.
+PACKAGES_RUN := libbz2-1.0 libcjson1 libgloo0 liblzma5 libmicrohttpd12 libnettle8 libprotobuf-c1 libpthreadpool0 libstdc++6 libzstd1 zlib1g
+# … what NVIDIA's libraries are fetched with, and whose code is in the programs.
+PACKAGES_CUDA := ca-certificates python3-pip
+PACKAGES_INSIDE := libarchive-dev libstb-dev
+PACKAGES_TEST := libcmocka-dev clang-14 libclang-rt-14-dev python3 python3-venv
 
 VERSION := 0.1.0
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -28,14 +33,18 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wvla -Wdouble-promotion -
 	-Wwrite-strings -Wpointer-arith -Werror
 # A message cut to its bound is meant; a path cut is checked where it is made.
 GCC_WARNINGS := -Wno-format-truncation
-CFLAGS := -std=c17 -O3 -g -fno-math-errno -fno-trapping-math -fstack-protector-strong -fPIE
+# Against exploits; test/cli/test_programs.py looks for each in the programs.
+HARDENING := -fstack-protector-strong -fstack-clash-protection
+CFLAGS := -std=c17 -O3 -g -fno-math-errno -fno-trapping-math $(HARDENING) -fPIE
 # C++ is for what has no C interface (Gloo), one file each; it is compiled with C's flags but those that only C has.
 CXX := g++
 CXX_WARNINGS = $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS)) -Wmissing-declarations -Wnon-virtual-dtor -Woverloaded-virtual
 CPPFLAGS := -D_POSIX_C_SOURCE=200809L -D_FORTIFY_SOURCE=2 -I. -I$(B)/gen -isystem /usr/include/stb
-LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
+# Its archive, not its shared library: that one brings libxml2 and ICU, 36 MB, for formats that are not read here.
+LIBARCHIVE := -l:libarchive.a -lnettle -lbz2 -llzma -lzstd
 # A program depends on those that it uses (--as-needed): train on Gloo, serve not.
-LDLIBS := -lmicrohttpd -larchive -lcjson -lprotobuf-c -lpthreadpool -lgloo -lstdc++ -lz -lm -lpthread
+LDLIBS := -lmicrohttpd $(LIBARCHIVE) -lcjson -lprotobuf-c -lpthreadpool -lgloo -lstdc++ -lz -lm -lpthread
 
 ifeq ($(VARIANT),asan)
 CFLAGS := -std=c17 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -fno-math-errno -fPIE
@@ -73,7 +82,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(filter-out test/bench/bench_co
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-fuzz test-cli test-http test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs install image clean
+.PHONY: all help deps deps-test demo data test test-unit test-cli test-http test-clients test-fuzz test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs install install-cuda image image-lock image-test push clean
 
 all: $(PROGRAMS)
 
@@ -83,7 +92,9 @@ help:
 	@echo "make test-long  slow extras"
 	@echo "make cuda       build/cuda13/smelt_cuda.so, the GPU backend for Turing (T4) and newer; make cuda12: for Volta (V100), too"
 	@echo "make install    the programs, stripped, into DESTDIR/usr/local/bin"
-	@echo "make image      the container image smelt:cpu, with docker or, as root, buildah (STAGE=test: its unit tests)"
+	@echo "make image      the container image smelt:cpu, with docker or, as root, buildah (STAGE=cuda: smelt, with GPUs; STAGE=cu12: for V100s, too)"
+	@echo "make image-test both programs run from it; make push ACCOUNT=… REGION=… sends it to Amazon's registry"
+	@echo "make test-clients SageMaker's own clients (SDK v2, v3, boto3) and PyTorch, from PyPI, against our programs"
 	@echo "make readme     write the README's tables of metrics and settings"
 	@echo "make deps       install what the build needs (as root), or say what to install"
 
@@ -121,27 +132,32 @@ $(B)/core/kernels/%.o: CFLAGS += -ffp-contract=fast
 $(B)/core/format/stb.o: WARNINGS := -w
 $(B)/core/format/stb.o: CFLAGS += -fno-sanitize=undefined
 
+# Wherever the tree lies, the programs have the same bytes.
+PREFIX_MAP := -ffile-prefix-map=$(CURDIR)=.
+
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
+	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(PREFIX_MAP) $(WARNINGS) $(if $(findstring clang,$(CC)),,$(GCC_WARNINGS)) -MMD -MP -c $< -o $@
 
 # What a sanitizer asks of types at run time, a library that was built without it cannot answer: no vptr.
 $(B)/%.o: %.cc Makefile
 	@mkdir -p $(@D)
-	$(call RUN,CXX,$<)$(CXX) $(CPPFLAGS) $(patsubst -std=c17,-std=c++17,$(CFLAGS)) $(if $(findstring undefined,$(CFLAGS)),-fno-sanitize=vptr) \
+	$(call RUN,CXX,$<)$(CXX) $(CPPFLAGS) $(patsubst -std=c17,-std=c++17,$(CFLAGS)) $(PREFIX_MAP) $(if $(findstring undefined,$(CFLAGS)),-fno-sanitize=vptr) \
 		$(CXX_WARNINGS) -MMD -MP -c $< -o $@
 
 # The commit is in the program: another one, another object.
+FLAGS_TOLD := $(CFLAGS) $(filter -D_FORTIFY%,$(CPPFLAGS)) $(LDFLAGS)
 $(B)/core/base/version.o: $(B)/commit-$(COMMIT)
 $(B)/commit-$(COMMIT):
 	@mkdir -p $(@D) && rm -f $(B)/commit-* && touch $@
-$(B)/core/base/version.o: CPPFLAGS += -DSMELT_VERSION='"$(VERSION)"' -DSMELT_COMMIT='"$(COMMIT)"'
+$(B)/core/base/version.o: CPPFLAGS += -DSMELT_VERSION='"$(VERSION)"' -DSMELT_COMMIT='"$(COMMIT)"' \
+	-DSMELT_COMPILER='"$(shell $(CC) --version | head -n 1)"' -DSMELT_FLAGS='"$(FLAGS_TOLD)"'
 
 $(B)/gen/%.pb-c.c: %.proto
 	@mkdir -p $(B)/gen
 	$(call RUN,PB,$<)protoc-c --c_out=$(B)/gen $<
-$(B)/gen/%.o: $(B)/gen/%.c
-	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -w -c $< -o $@
+$(B)/gen/%.o: $(B)/gen/%.c Makefile
+	$(call RUN,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) $(PREFIX_MAP) -w -c $< -o $@
 $(TRAIN:%.c=$(B)/%.o): | $(GENERATED)
 
 $(LIBRARY): $(OBJECTS)
@@ -199,6 +215,8 @@ test-cli: deps-test
 	@test/run cli
 test-http: deps-test
 	@test/run http
+test-clients: deps-test
+	@test/run clients
 test-fuzz: deps-test
 	@test/run fuzz
 test-cuda: deps-test
@@ -231,12 +249,36 @@ bench-ranks: deps
 	@$(MAKE) --no-print-directory -s all
 	@python3 test/bench/bench_ranks.py
 
+DOCUMENTS = $(DESTDIR)/usr/local/share/doc/smelt
 install: all
-	install -d $(DESTDIR)/usr/local/bin
+	install -d $(DESTDIR)/usr/local/bin $(DOCUMENTS)/licences
 	install -s -m 755 $(PROGRAMS) $(DESTDIR)/usr/local/bin
+	for package in $(PACKAGES_INSIDE); do install -m 644 /usr/share/doc/$$package/copyright $(DOCUMENTS)/licences/$$package || exit 1; done
+	(echo smelt $(VERSION) $(COMMIT); dpkg-query -W -f='deb $${Package} $${Version}\n' $(PACKAGES_INSIDE)) >$(DOCUMENTS)/components
+# The GPU backend beside NVIDIA's libraries: FLAVOUR=13 or 12.
+FLAVOUR := 13
+TOOLKIT = build/cuda$(FLAVOUR)/toolkit
+install-cuda: install cuda$(filter 12,$(FLAVOUR))
+	install -d $(DESTDIR)/usr/local/lib/smelt
+	install -s -m 755 build/cuda$(FLAVOUR)/smelt_cuda.so $(DESTDIR)/usr/local/lib/smelt
+	install -m 755 $(TOOLKIT)/lib/*.so.* $(DESTDIR)/usr/local/lib/smelt
+	test ! -d $(TOOLKIT)/licences || install -m 644 $(TOOLKIT)/licences/* $(DOCUMENTS)/licences
+	tr , '\n' <$(TOOLKIT)/source | awk 'NF == 2 { print "nvidia", $$1, $$2 }' >>$(DOCUMENTS)/components
+
+# --- image, see image/README.md --------------------------------------------------------------------------------------
+
 STAGE := cpu
+SMELT_IMAGE = smelt:$(patsubst cuda,latest,$(STAGE))
 image:
 	@image/build $(STAGE)
+image-lock:
+	@image/lock run base $(PACKAGES_RUN)
+	@image/lock build runtime $(PACKAGES_BUILD)
+	@image/lock cuda runtime $(PACKAGES_BUILD) $(PACKAGES_CUDA)
+push:
+	@image/push $(SMELT_IMAGE) '$(ACCOUNT)' '$(REGION)' $(REPOSITORY)
+image-test: deps-test image
+	@SMELT_IMAGE=$(SMELT_IMAGE) test/run image
 
 clean:
 	rm -rf build

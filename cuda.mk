@@ -30,9 +30,10 @@ cuda$(1)-library: $(CUDA_BUILD)/cuda$(1)/smelt_cuda.so
 build/cuda$(1)/toolkit/source: $(CUDA)/toolkit/fetch
 	@$(CUDA)/toolkit/fetch $(1) build/cuda$(1)/toolkit
 
+# NVRTC looks for a library of its own at run time: only the old kind of path (RPATH) holds for that, too.
 build/cuda$(1)/compile_kernels: $(CUDA_COMPILER) $(CUDA)/architectures.h build/cuda$(1)/toolkit/source
 	$$(call RUN,CC,$$@)gcc -std=c17 -O1 -g -D_POSIX_C_SOURCE=200809L -I. $(WARNINGS) $(GCC_WARNINGS) -DCUDA_FLAVOUR=$(1) \
-		-isystem build/cuda$(1)/toolkit/include $(CUDA_COMPILER) -Wl,-rpath,'$$$$ORIGIN/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lnvrtc -lz -o $$@
+		-isystem build/cuda$(1)/toolkit/include $(CUDA_COMPILER) -Wl,--disable-new-dtags,-rpath,'$$$$ORIGIN/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lnvrtc -lz -o $$@
 
 build/cuda$(1)/cubins/kernels.txt: build/cuda$(1)/compile_kernels $(CUDA_KERNELS)
 	$$(call RUN,NVRTC,$$@)build/cuda$(1)/compile_kernels $(CUDA)/kernels.cu build/cuda$(1)/cubins -I. -Ibuild/cuda$(1)/toolkit/include
@@ -43,11 +44,14 @@ $(CUDA_BUILD)/cuda$(1)/%.o: $(CUDA)/%.c cuda.mk Makefile build/cuda$(1)/toolkit/
 		-DCUBINS='"build/cuda$(1)/cubins"' -isystem build/cuda$(1)/toolkit/include -MMD -MP -c $$< -o $$@
 $(CUDA_BUILD)/cuda$(1)/kernels_images.o: build/cuda$(1)/cubins/kernels.txt
 
+# NVRTC, which cuDNN opens, opens this by its name alone and looks nowhere: it must be there already.
+CUDA_BUILTINS_$(1) = -Wl,--push-state,--no-as-needed -l:$$(notdir $$(wildcard build/cuda$(1)/toolkit/lib/libnvrtc-builtins.so.*)) -Wl,--pop-state
+
 # NVIDIA's libraries lie beside it in the image, in toolkit/lib here.
 $(CUDA_BUILD)/cuda$(1)/smelt_cuda.so: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)/cuda$(1)/%.o) $(CUDA)/library_symbols.list
 	$$(call RUN,LD,$$@)$(CC) $(CUDA_CFLAGS) $(filter-out -pie,$(LDFLAGS)) -shared $$(filter %.o,$$^) -Wl,--enable-new-dtags \
 		-Wl,--version-script=$(CUDA)/library_symbols.list \
-		-Wl,-rpath,'$$$$ORIGIN:$$$$ORIGIN/$(CUDA_TO_TOP)/cuda$(1)/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lpthread -lm -o $$@
+		-Wl,-rpath,'$$$$ORIGIN:$$$$ORIGIN/$(CUDA_TO_TOP)/cuda$(1)/toolkit/lib' -Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl $$(CUDA_BUILTINS_$(1)) -lpthread -lm -o $$@
 
 # A test of the room's files sees all of them, also what the library keeps to itself.
 $(CUDA_BUILD)/cuda$(1)/test/%.o: test/cuda/%.c cuda.mk Makefile build/cuda$(1)/toolkit/source
@@ -59,7 +63,7 @@ $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a: $(CUDA_SOURCES:$(CUDA)/%.c=$(CUDA_BUILD)
 	$$(call RUN,AR,$$@)ar rcs $$@ $$^
 $(CUDA_BUILD)/cuda$(1)/test/%: $(CUDA_BUILD)/cuda$(1)/test/%.o $(CUDA_BUILD)/cuda$(1)/libsmelt_cuda.a $(LIBRARY)
 	$$(call RUN,LD,$$@)$(CC) $(CFLAGS) $$(LDFLAGS) $$(filter %.o,$$^) $$(filter %.a,$$^) -Wl,-rpath,'$$$$ORIGIN/$(CUDA_TO_TOP)/../cuda$(1)/toolkit/lib' \
-		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl -lcmocka $(LDLIBS) -o $$@
+		-Lbuild/cuda$(1)/toolkit/lib -lcudart -lcudnn -lnccl $$(CUDA_BUILTINS_$(1)) -lcmocka $(LDLIBS) -o $$@
 
 # Planning without a driver: cuDNN finds this beside the tests of planning.
 $(CUDA_BUILD)/cuda$(1)/test/libcuda.so.1: test/sim/libcuda_stub.c

@@ -13,6 +13,7 @@
 #include "serve/server.h"
 
 #include <errno.h>
+#include <microhttpd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -35,8 +36,9 @@ enum {
 
 static enum status print_version(void)
 {
+	const struct library libraries[] = {{"libmicrohttpd", MHD_get_version()}};
 	struct text text = {0};
-	return text_print(&text, text_printf(&text, "serve (smelt) %s, commit %s\n", smelt_version(), smelt_commit()));
+	return text_print(&text, version_describe(&text, "serve", libraries, sizeof libraries / sizeof libraries[0]));
 }
 
 static enum status print_help(void)
@@ -48,7 +50,7 @@ static enum status print_help(void)
 		"ResNet34.\n\n"
 		"  serve             run (the extra word `serve` is what SageMaker appends)\n"
 		"  serve --help      this text\n"
-		"  serve --version\n\n"
+		"  serve --version   version, commit, how it was built, libraries\n\n"
 		"Exit codes: 0 stopped by SIGTERM, 1 internal error, 2 settings or port, 5 this text cannot be written.\n"
 		"A model that cannot be loaded does not end the process: /ping then answers 500 with the reason.\n\n"
 		"Settings are environment variables:\n\n");

@@ -3,6 +3,7 @@
 #include "core/base/log.h"
 #include "core/base/opt_ml.h"
 #include "core/base/version.h"
+#include "core/comm/comm.h"
 #include "core/model/resnet.h"
 #include "train/job.h"
 #include "train/ranks/failure.h"
@@ -11,6 +12,7 @@
 #include "train/selftest/selftest.h"
 #include "train/settings/settings.h"
 
+#include <protobuf-c/protobuf-c.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,8 +25,9 @@ static enum status settings_of_job(struct opt_ml *opt_ml, struct settings *setti
 
 static enum status print_version(void)
 {
+	const struct library libraries[] = {{"Gloo", comm_gloo_version()}, {"protobuf-c", protobuf_c_version()}};
 	struct text text = {0};
-	return text_print(&text, text_printf(&text, "train (smelt) %s, commit %s\n", smelt_version(), smelt_commit()));
+	return text_print(&text, version_describe(&text, "train", libraries, sizeof libraries / sizeof libraries[0]));
 }
 
 static enum status print_help(void)
@@ -40,7 +43,7 @@ static enum status print_help(void)
 		"  train --summary       the network of those settings: shapes, parameters, multiply-accumulates\n"
 		"  train --metrics       metric definitions for the SageMaker API, as JSON\n"
 		"  train --selftest      this machine's GPUs against its CPU, and how fast they are: a report to send\n"
-		"  train --version\n\n"
+		"  train --version       version, commit, how it was built, libraries\n\n"
 		"Exit codes: 0 done or stopped cleanly, 1 internal error, 2 settings, 3 data, 4 device or peer, 5 disk.\n\n");
 	return text_print(&text, status == ST_OK ? settings_help(&text) : status);
 }

@@ -373,3 +373,8 @@ void comm_figures(struct comm *comm, struct comm_figures *figures)
 	pthread_mutex_unlock(&comm->lock);
 	figures->bytes_sent = mesh_bytes_sent(comm->mesh);
 }
+
+const char *comm_gloo_version(void)
+{
+	return mesh_gloo_version();
+}

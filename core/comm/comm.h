@@ -35,6 +35,9 @@ struct comm_config {
 
 struct comm;
 
+/* The library underneath: "0.5.0". */
+const char *comm_gloo_version(void);
+
 /* Connects every rank with every other. ST_DEVICE, ST_MEMORY, ST_STOPPED from the gather. */
 enum status comm_open(const struct comm_config *config, struct comm **comm);
 /* Ends what is under way. Accepts NULL. */

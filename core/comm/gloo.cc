@@ -12,6 +12,7 @@
 
 #include <gloo/allreduce.h>
 #include <gloo/broadcast.h>
+#include <gloo/config.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
@@ -465,4 +466,12 @@ int mesh_awaited(struct mesh *mesh)
 uint64_t mesh_bytes_sent(struct mesh *mesh)
 {
 	return mesh->watch->bytes_sent;
+}
+
+#define WORD(x) #x
+#define DOTTED(major, minor, patch) WORD(major) "." WORD(minor) "." WORD(patch)
+
+const char *mesh_gloo_version(void)
+{
+	return DOTTED(GLOO_VERSION_MAJOR, GLOO_VERSION_MINOR, GLOO_VERSION_PATCH);
 }

@@ -20,6 +20,8 @@ extern "C" {
 
 struct mesh;
 
+const char *mesh_gloo_version(void); /* "0.5.0" */
+
 /* No connection yet: only then mesh_abort may be called. ST_MEMORY. */
 enum status mesh_open(int rank, int world, struct mesh **mesh);
 void mesh_close(struct mesh *mesh); /* accepts NULL */

@@ -259,7 +259,7 @@ class Server:
     model: "golden", "small" (10 classes), None (no model directory), or {name: bytes} as files of model/. wait: until /ping is 200.
     Leaving a with block stops it by SIGTERM and expects exit 0 and no sanitizer report."""
 
-    def __init__(self, model="golden", env=None, args=("serve",), wait=True, wrapper=(), stdout="pipe", port=None):
+    def __init__(self, model="golden", env=None, args=("serve",), wait=True, wrapper=(), stdout="pipe", port=None, program=SERVE):
         self.scratch = tempfile.mkdtemp(prefix="server-", dir=_scratch())
         self.base, self.port, self.result = os.path.join(self.scratch, "ml"), port or free_port(), None
         os.makedirs(self.base)
@@ -277,7 +277,7 @@ class Server:
         environment = {k: v for k, v in environment.items() if v is not None}
         smelt_job._held.append(self)
         self.process = None
-        self.process = Process(self, [SERVE, *args], environment, stdout, 0o022, wrapper)
+        self.process = Process(self, [program, *args], environment, stdout, 0o022, wrapper)
         if wait:
             self.wait_ready()
 
