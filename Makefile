@@ -82,7 +82,7 @@ BENCH := $(patsubst test/bench/%.c,$(B)/bench/%,$(filter-out test/bench/bench_co
 
 PROGRAMS := $(BIN)/train $(if $(wildcard serve/main.c),$(BIN)/serve)
 
-.PHONY: all help deps deps-test demo data test test-unit test-cli test-http test-clients test-fuzz test-cuda test-long bench bench-serve bench-ranks readme unit-programs fuzz-programs install install-cuda image image-lock image-test push clean
+.PHONY: all help deps deps-test demo data test test-unit test-cli test-http test-clients test-fuzz test-cuda test-long conformance bench bench-serve bench-ranks readme unit-programs fuzz-programs install install-cuda image image-lock image-test push clean
 
 all: $(PROGRAMS)
 
@@ -90,6 +90,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "make data       download the official CIFAR-100 archive into build/data and check its md5"
 	@echo "make test-long  slow extras"
+	@echo "make conformance the SageMaker contract's tests, number by number"
 	@echo "make cuda       build/cuda13/smelt_cuda.so, the GPU backend for Turing (T4) and newer; make cuda12: for Volta (V100), too"
 	@echo "make install    the programs, stripped, into DESTDIR/usr/local/bin"
 	@echo "make image      the container image smelt:cpu, with docker or, as root, buildah (STAGE=cuda: smelt, with GPUs; STAGE=cu12: for V100s, too)"
@@ -223,6 +224,11 @@ test-cuda: deps-test
 	@test/run cuda
 test-long: deps-test
 	@test/run long
+
+# The contract's list, number by number; README=1 writes the README's table. As root it builds the image and asks that, too.
+conformance: deps-test
+	@if [ "$$(id -u)" = 0 ]; then image/build cpu >build-image.log 2>&1 || { tail -n 3 build-image.log; echo "no image: its tests are not run"; }; rm -f build-image.log; fi
+	@test/run conformance; test/conformance $(if $(README),--readme)
 
 # The README's tables of metrics and settings, from the program's own.
 readme: $(B)/test/test_readme

@@ -283,6 +283,24 @@ def resource_shapes():
             job.run().expect_success()
 
 
+@test("26b", "every config file of opt_ml_layout/shapes, as its writer writes it")
+def sample_shapes():
+    folder = os.path.join(smelt_job.ROOT, "opt_ml_layout/shapes")
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    theirs = [name for name in names if ".quoted." in name or ".local." in name]
+    expect(len(theirs) == 3 and len(names) >= 8, f"{names}")
+    for group in (theirs, [name for name in names if name not in theirs]):
+        with Job() as job:
+            for name in group:
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    text = file.read()
+                if name.startswith("hyperparameters"):
+                    text = json.dumps({**json.loads(text), "max_steps": "1", "stem": "imagenet", "threads": "1"})
+                job.config(name.split(".")[0], text)
+            result = job.run().expect_success()
+            expect("warning" not in result.text.lower(), f"{group}: {result.text}")
+
+
 @test(27, "resourceconfig missing: one host; current_host not among hosts: refused")
 def resource_missing():
     with Job(resource=False, max_steps="1", artifact_formats="safetensors") as job:
@@ -298,6 +316,16 @@ def several_hosts():
     for hosts in (names, names[::-1]):
         with Job(rendezvous_timeout_seconds="2") as job:
             job.config("resourceconfig", {"current_host": "algo-2.invalid", "hosts": hosts})
+            job.run().expect_failure(4, r"algo-1\.invalid")
+
+
+@test(29, "instance_groups lists the hosts in another order, or others: who is the first host stays the same")
+def instance_groups():
+    hosts = ["algo-1.invalid", "algo-2.invalid"]
+    for groups in ([], [hosts[::-1]], [["algo-2.invalid"], ["algo-1.invalid"]]):
+        with Job(rendezvous_timeout_seconds="2") as job:
+            job.config("resourceconfig", {"current_host": "algo-2.invalid", "hosts": hosts, "current_group_name": "g0",
+                                          "instance_groups": [{"instance_group_name": f"g{i}", "hosts": group} for i, group in enumerate(groups)]})
             job.run().expect_failure(4, r"algo-1\.invalid")
 
 

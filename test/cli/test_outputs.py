@@ -8,12 +8,13 @@ import re
 import signal
 import stat
 import sys
+import tarfile
 
 import smelt_data
 import smelt_job
 import smelt_read
 from smelt_hosts import ranks_of
-from smelt_job import Job, Tmpfs, expect, expect_equal, expect_match, fault_env, test
+from smelt_job import ROOT, Job, Tmpfs, expect, expect_equal, expect_match, fault_env, test
 
 DISK_FULL = 5
 SHORT = {"max_steps": "1"}
@@ -109,6 +110,23 @@ def memory():
 
 
 # --- failure text -----------------------------------------------------------------------------------------------------
+
+
+@test(54, "model/, packed and unpacked as the platform does it, is what serve serves")
+def packed():
+    sys.path.append(os.path.join(ROOT, "test/http"))
+    import serve_bodies
+    import smelt_serve
+    with Job(max_steps="1") as job:
+        job.run().expect_success()
+        archive = os.path.join(job.scratch, "model.tar.gz")
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(job.path("model"), ".")
+        with tarfile.open(archive) as tar:
+            files = {os.path.basename(member.name): tar.extractfile(member).read() for member in tar.getmembers() if member.isfile()}
+        with smelt_serve.Server(model=files) as server:
+            rows = server.invoke(serve_bodies.npy_u8(0, 1), "application/x-npy").ok().json()
+    expect_equal([len(row) for row in rows], [100, 100], "scores")
 
 
 @test(55, "the failure text: short, UTF-8, plain, informative")

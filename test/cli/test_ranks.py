@@ -59,7 +59,7 @@ def two_hosts():
         expect_match(r"127\.0\.0\.2 rank 1\]", second.out, "host and rank in the lines of the second host")
 
 
-@test(62, "hosts that share one directory for the model (local mode): only the first writes there; output/data merges without a clash (63)")
+@test(62, "hosts that share one directory for the model (local mode): only the first writes there")
 def shared_directory():
     with Hosts(2, {**RUN, "epochs": "1"}) as cluster:
         first, second = cluster.jobs
@@ -68,7 +68,15 @@ def shared_directory():
         for result in cluster.run():
             result.expect_success()
         expect_equal(first.files("model"), ["model.json", "model.safetensors"], "the shared directory")
-        expect(not set(first.files("output/data")) & set(second.files("output/data")), "files of one name in both output/data")
+
+
+@test(63, "two hosts' output/data, merged into one archive: no file of one host's in the place of the other's")
+def merged_output():
+    with Hosts(2, {**RUN, "epochs": "1"}) as cluster:
+        for result in cluster.run():
+            result.expect_success()
+        first, second = (set(job.files("output/data")) for job in cluster.jobs)
+        expect("history.csv" in first and not first & second, f"{first} and {second}")
 
 
 @test(92, "one rank; four ranks; two hosts of two ranks: one loss curve, when statistics are synchronised")

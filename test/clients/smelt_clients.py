@@ -48,8 +48,7 @@ def home():
     os.environ.update(HOME=path, SAGEMAKER_USER_CONFIG_OVERRIDE=settings, SAGEMAKER_ADMIN_CONFIG_OVERRIDE=settings, AWS_ACCESS_KEY_ID="AKIDEXAMPLE",
                       AWS_SECRET_ACCESS_KEY="wJalrSECRETexample", AWS_DEFAULT_REGION=REGION, AWS_EC2_METADATA_DISABLED="true", AWS_MAX_ATTEMPTS="1",
                       SAGEMAKER_SUPPRESS_V2_WARNING="1",
-                      AWS_CONFIG_FILE=os.path.join(path, "none"), AWS_SHARED_CREDENTIALS_FILE=os.path.join(path, "none"),
-                      SMELT_DOCKER_LOG=os.path.join(path, "docker.log"))
+                      AWS_CONFIG_FILE=os.path.join(path, "none"), AWS_SHARED_CREDENTIALS_FILE=os.path.join(path, "none"))
     return path
 
 

@@ -30,7 +30,7 @@ def trained(settings, gpus=1):
         return losses(result), open(job.path("model/model.safetensors"), "rb").read()
 
 
-@test("s1", "one GPU in fp32: the losses of ref; the same bits again, in another order of what the streams allow")
+@test(101, "one GPU in fp32: the losses of ref; the same bits again, in another order of what the streams allow")
 def one():
     wanted, _ = trained({**FP32, "backend": "ref", "precision": "auto"})
     with Job(FP32) as job:
@@ -86,7 +86,7 @@ def dies():
         process.finish(HANG_SECONDS).expect_failure(DEVICE, "rank 1", "GPU 1")
 
 
-@test("s6", "out of memory: the batch size and the bytes are named")
+@test(102, "out of memory: the batch size and the bytes are named")
 def memory():
     with Job({**LONG, "devices": "1"}) as job:
         job.run(env=machine(1, SIM_MEMORY_MB="120"), limit=HANG_SECONDS).expect_failure(INTERNAL, "memory", "batches of 32 images", "bytes")

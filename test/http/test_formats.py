@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import math
+import os
+import re
 import struct
 import zlib
 
 import serve_bodies as bodies
 from serve_bodies import SIZE, VALUES, b64, interleaved, jpeg, lines, nested, normalized, npy, npy_raw, pack, picture, pixels, png
-from smelt_serve import Server, distance, expect, expect_equal, expect_match, expect_scores, main, once, shared, test
+from smelt_serve import ROOT, Server, distance, expect, expect_equal, expect_match, expect_scores, main, once, shared, test
 
 NPY = "application/x-npy"
 JSON = "application/json"
@@ -410,6 +412,23 @@ def error_bodies():
              (server.invoke(b"[" + b"\xc3\x28" * 1000, JSON), 400), (server.invoke(b"\x1b[2J" * 1000, "text/csv"), 400)]
     for answer, status in cases:
         answer.refused(status)
+
+
+@test("137s", "every sample of opt_ml_layout/requests is answered, and says the same picture")
+def samples():
+    folder, scores = os.path.join(ROOT, "opt_ml_layout/requests"), {}
+    with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
+        rows = re.findall(r"^\| `([\w.]+)` \| `([\w/-]+)` \|", file.read(), re.M)
+    expect_equal({name for name, _ in rows} | {"README.md"}, set(os.listdir(folder)), "files of the table and of the folder")
+    for name, kind in rows:
+        with open(os.path.join(folder, name), "rb") as file:
+            for row in shared().invoke(file.read(), kind, JSON).rows():
+                scores[f"{name} as {kind}"] = row
+    wanted = scores["pixels.npy as application/x-npy"]
+    for what, row in scores.items():
+        # A JPEG is not quite the picture; the model normalises a little otherwise than the floats were.
+        off = distance(row, wanted)
+        expect(off <= (0.2 if "jpg" in what else 0.02 if "normalized" in what else 0), f"{what}: {off:.2e} away")
 
 
 @test(158, "PyTorchPredictor's defaults with a list: npy of float64 in, npy out; int64 lists are pixels")
